@@ -1,0 +1,44 @@
+# The two commands: `make run` (every page into reports/) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: setup run test test-jax lab lint lock clean
+.DEFAULT_GOAL := run
+
+setup: $(READY)
+
+# Built again whenever the pins or the package's own settings change.
+$(READY): requirements.lock pyproject.toml
+	@echo "Building $(VENV) from requirements.lock (some minutes, 2 GB) ..."
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup
+	$(PY) -m slm_helpers run
+
+test: setup
+	$(PY) -m pytest tests
+	$(PY) -m pytest --nbval-lax notebooks
+
+test-jax: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check "jax==0.10.2"
+	KERAS_BACKEND=jax $(PY) -m pytest tests
+
+lab: setup
+	$(PY) -m jupyterlab notebooks
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# Needs uv (pip install uv). Names, versions and hashes only.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+
+clean:
+	rm -rf reports build .pytest_cache .ruff_cache

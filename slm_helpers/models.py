@@ -1,0 +1,338 @@
+"""Recurrent language models in Keras, and model folders that load back to what was saved.
+
+A builder returns an uncompiled functional model and leaves its own call on it (`model.recipe`), so that a saved folder needs
+names and numbers only: loading looks the builder up in BUILDERS and never runs code from the folder.
+"""
+
+import functools
+import inspect
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slm_helpers.backend import keras
+from slm_helpers.checks import check_choice, check_positive, check_share
+from slm_helpers.data import DATA_DIR
+from slm_helpers.files import sha256_of
+from slm_helpers.tokenizers import Tokenizer
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+FORMAT_VERSION = 1
+PRETRAINED_DIR = DATA_DIR / "pretrained"
+CELLS = {"rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
+BUILDERS: dict[str, Callable[..., keras.Model]] = {}
+
+
+def builder(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
+    """Register a model builder by its name and note its arguments on the model as `model.recipe`."""
+
+    @functools.wraps(function)
+    def build(*args: Any, **kwargs: Any) -> keras.Model:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        model = function(*args, **kwargs)
+        # As text: Keras would wrap a dictionary attribute in its own tracking class.
+        model.recipe = json.dumps({"builder": function.__name__, "arguments": bound.arguments}, default=lambda number: number.item())
+        return model
+
+    BUILDERS[function.__name__] = build
+    return build
+
+
+@builder
+def build_language_model(
+    vocab_size: int,
+    *,
+    cell: str = "gru",
+    embedding_dim: int = 256,
+    units: int = 512,
+    num_layers: int = 1,
+    dropout: float = 0.0,
+    tie_embeddings: bool = True,
+) -> keras.Model:
+    """Build a recurrent language model: at each position it scores every possible next token.
+
+    Embedding, `num_layers` recurrent layers, and an output layer. With tied embeddings the output layer reuses the embedding
+    matrix (after a linear projection from `units` to `embedding_dim` where they differ), which saves
+    vocab_size x embedding_dim weights. The GRU is Keras' variant: h_t = z * h_(t-1) + (1 - z) * candidate, with the reset gate
+    applied after the matrix product.
+
+    Args:
+        vocab_size: Number of distinct token ids.
+        cell: "rnn" (tanh), "gru" or "lstm".
+        embedding_dim: Length of a token vector.
+        units: Length of the recurrent state in each layer.
+        num_layers: Number of stacked recurrent layers.
+        dropout: Share of activations dropped after the embedding and after each layer, in [0, 1).
+        tie_embeddings: Reuse the embedding matrix as the output matrix.
+
+    Returns:
+        An uncompiled model from int32 token ids, shape (batch, time), to float32 logits, shape (batch, time, vocab_size).
+        No mask is used: pad on the right and weight the loss.
+
+    Raises:
+        ValueError: If a size is not a positive whole number, `dropout` lies outside [0, 1) or `cell` is not known.
+
+    Example:
+        >>> build_language_model(vocab_size=40, units=32).output_shape
+        (None, None, 40)
+
+    Reference:
+        Mikolov et al. (2010), "Recurrent neural network based language model"; Cho et al. (2014), arXiv:1406.1078;
+        Press and Wolf (2017), "Using the Output Embedding to Improve Language Models", arXiv:1608.05859.
+    """
+    check_positive(vocab_size=vocab_size, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
+    check_share(dropout=dropout)
+    check_choice(CELLS, cell=cell)
+    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
+    # Tied vectors serve as output weights too, so they start at the scale of those.
+    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5 if tie_embeddings else 0.05)
+    embedding = keras.layers.ReversibleEmbedding(
+        vocab_size, embedding_dim, tie_weights=True, embeddings_initializer=initializer, reverse_dtype="float32", name="embedding"
+    ) if tie_embeddings else keras.layers.Embedding(vocab_size, embedding_dim, embeddings_initializer=initializer, name="embedding")  # fmt: skip
+    x = embedding(token_ids)
+    x = keras.layers.Dropout(dropout, name="embedding_dropout")(x)
+    for i in range(num_layers):
+        # Every layer can take and give its state; the training model starts from zeros and drops the final one.
+        x, *_ = CELLS[cell](units, return_sequences=True, return_state=True, name=f"{cell}_{i}")(x)
+        x = keras.layers.Dropout(dropout, name=f"{cell}_{i}_dropout")(x)
+    if tie_embeddings:
+        if units != embedding_dim:
+            x = keras.layers.Dense(embedding_dim, use_bias=False, name="projection")(x)
+        # Logits stay float32 so that the loss is exact under mixed precision too.
+        logits = embedding(x, reverse=True)
+    else:
+        logits = keras.layers.Dense(vocab_size, dtype="float32", name="logits")(x)
+    return keras.Model(token_ids, logits, name=f"{cell}_language_model")
+
+
+def recurrent_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the recurrent layers of `model`, first to last."""
+    return [layer for layer in model.layers if isinstance(layer, tuple(CELLS.values()))]
+
+
+def zero_states(model: keras.Model, batch_size: int) -> list[np.ndarray]:
+    """Return the states before the first token: one array of zeros, shape (batch, units), per state."""
+    check_positive(batch_size=batch_size)
+    return [np.zeros((batch_size, size), dtype="float32") for layer in recurrent_layers(model) for size in _state_sizes(layer)]
+
+
+def make_stepwise(model: keras.Model, *, single_token: bool = False) -> keras.Model:
+    """Return a view of a language model with its states in the open; the weights are shared, not copied.
+
+    Handing the returned states to the next call gives the same logits as one pass over the whole text.
+
+    Args:
+        model: A model from `build_language_model`.
+        single_token: Take one token a call, without a time axis (faster: the bare cells, no loop over time).
+
+    Returns:
+        A model from [token_ids, *states] to [logits, *states]; token_ids of shape (batch, time) and logits of shape
+        (batch, time, vocab_size), or (batch,) and (batch, vocab_size).
+    """
+    token_ids = keras.Input(shape=() if single_token else (None,), dtype="int32", name="token_ids")
+    states_in, states_out = [], []
+    x: Any = token_ids
+    recurrent = recurrent_layers(model)
+    for layer in model.layers[1:]:
+        if layer in recurrent:
+            states = [keras.Input(shape=(size,), name=f"{layer.name}_state_{i}") for i, size in enumerate(_state_sizes(layer))]
+            if single_token:
+                x, new_states = layer.cell(x, states if len(states) > 1 else states[0])
+                new_states = list(new_states) if isinstance(new_states, list | tuple) else [new_states]
+            else:
+                x, *new_states = layer(x, initial_state=states)
+            states_in += states
+            states_out += new_states
+        elif not isinstance(layer, keras.layers.Dropout):
+            x = layer(x)
+    embedding = model.get_layer("embedding")
+    if isinstance(embedding, keras.layers.ReversibleEmbedding):
+        x = embedding(x, reverse=True)
+    return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_stepwise")
+
+
+def _state_sizes(layer: keras.layers.Layer) -> list[int]:
+    return list(layer.state_size) if isinstance(layer.state_size, list | tuple) else [layer.state_size]
+
+
+@dataclass
+class SavedModel:
+    """What a model folder holds: the model, its tokeniser, and what was written beside them."""
+
+    model: keras.Model
+    tokenizer: Tokenizer | None = None
+    task: str = "lm"
+    labels: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+def save_model(
+    folder: str | Path,
+    model: keras.Model,
+    *,
+    tokenizer: Tokenizer | None = None,
+    task: str = "lm",
+    labels: list[str] | None = None,
+    settings: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    history: pd.DataFrame | None = None,
+    card: str = "",
+    weights_dtype: str = "float32",
+) -> Path:
+    """Write a model folder: config.json, weights.safetensors, tokenizer.json, metrics.json, history.csv, card.md.
+
+    The folder is written under a temporary name and renamed, so an interrupted save leaves the old one whole.
+
+    Args:
+        folder: Where to; an older model folder there is replaced, anything else is not.
+        model: A model made by one of BUILDERS.
+        tokenizer: Goes with the model.
+        task: What the model does: "lm", "classify" ...
+        labels: Class or tag names in the order of the output.
+        settings: Anything else that is needed to use the model (JSON values).
+        metrics: Its scores (JSON values).
+        history: Its training history.
+        card: Markdown: data, licence, cost, scores, limits.
+        weights_dtype: "float32" keeps the weights exactly; "float16" halves the file.
+
+    Returns:
+        The folder.
+    """
+    check_choice(("float32", "float16"), weights_dtype=weights_dtype)
+    if not hasattr(model, "recipe"):
+        raise ValueError(f"{model.name} was not made by one of {', '.join(BUILDERS)}, so its folder could not be loaded again.")
+    folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is no model folder; it is left alone. Choose another name.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        weights = {w.path: keras.ops.convert_to_numpy(w).astype(weights_dtype) for w in model.weights}
+        broken = [path for path, values in weights.items() if not np.isfinite(values).all()]
+        if broken:
+            raise ValueError(f"The weights {broken[0]} hold NaN or infinite values{' in float16' if weights_dtype == 'float16' else ''}.")
+        save_file(weights, new / "weights.safetensors")
+        if tokenizer is not None:
+            tokenizer.save(new / "tokenizer.json")
+        _write_json(new / "metrics.json", metrics or {})
+        if history is not None:
+            history.to_csv(new / "history.csv", index=False)
+        (new / "card.md").write_text(card or f"# {folder.name}\n", encoding="utf-8")
+        checked = ["weights.safetensors", *(["tokenizer.json"] if tokenizer is not None else [])]
+        config = {
+            "format_version": FORMAT_VERSION,
+            "keras_version": keras.__version__,
+            "task": task,
+            **json.loads(model.recipe),
+            "labels": labels or [],
+            "settings": settings or {},
+            "num_parameters": int(sum(np.prod(w.shape) for w in model.weights)),
+            "weights_dtype": weights_dtype,
+            "sha256": {name: sha256_of(new / name) for name in checked},
+        }
+        _write_json(new / "config.json", config)
+        os.chmod(new, 0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+            os.replace(folder, old / "model")
+            os.replace(new, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(new, folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    return folder
+
+
+def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
+    """Load a model folder: the logits equal those of the saved model (float16 weights: of the rounded ones).
+
+    Args:
+        folder: Written by `save_model`.
+        task: If given, refuse a model of another task.
+
+    Raises:
+        FileNotFoundError: If the folder or one of its files is missing.
+        ValueError: If a file was changed or cut short, or the folder is of a newer format or another task.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    if task is not None and config["task"] != task:
+        raise ValueError(f"{folder} holds a model for the task {config['task']!r}, but {task!r} is needed.")
+    for name, recorded in config["sha256"].items():
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} is missing. Copy the model folder again.")
+        found = sha256_of(folder / name)
+        if found != recorded:
+            raise ValueError(
+                f"{folder / name} was changed or cut short (SHA-256 {found[:12]}..., recorded {recorded[:12]}...). Copy it again."
+            )
+    if config["builder"] not in BUILDERS:
+        raise ValueError(f"{folder}: the builder {config['builder']!r} is not known. Known: {', '.join(BUILDERS)}.")
+    model = BUILDERS[config["builder"]](**config["arguments"])
+    try:
+        weights = load_file(folder / "weights.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{folder / 'weights.safetensors'} cannot be read ({error}). Copy it again.") from error
+    for weight in model.weights:
+        if weight.path not in weights or weights[weight.path].shape != tuple(weight.shape):
+            raise ValueError(
+                f"{folder / 'weights.safetensors'} has no weights {weight.path} of shape {tuple(weight.shape)}. The folder does not fit this package."
+            )
+        weight.assign(weights[weight.path].astype("float32"))
+    has_tokenizer = (folder / "tokenizer.json").exists()
+    return SavedModel(
+        model=model,
+        tokenizer=Tokenizer.load(folder / "tokenizer.json") if has_tokenizer else None,
+        task=config["task"],
+        labels=config["labels"],
+        settings=config["settings"],
+        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")) if (folder / "metrics.json").exists() else {},
+        folder=folder,
+    )
+
+
+def load_pretrained(name: str) -> SavedModel:
+    """Load a model that comes with the repository, e.g. "slm-base-en"."""
+    available = sorted(p.name for p in PRETRAINED_DIR.glob("*/config.json") for p in [p.parent])
+    if name not in available:
+        raise ValueError(
+            f"{name!r} is not one of the pretrained models ({', '.join(available) or 'none yet'}). For a folder of your own use load_model."
+        )
+    return load_model(PRETRAINED_DIR / name)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config.json of a model folder after checking that this package can read it."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such model folder.")
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder} has no config.json, so it is not a model folder.")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        version = config["format_version"]
+        missing = [name for name in ("task", "builder", "arguments", "labels", "settings", "sha256") if name not in config]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'} cannot be read ({error!r}). Copy the folder again.") from error
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{folder} is of format {version}, but this package reads up to {FORMAT_VERSION}. Update the package.")
+    if missing:
+        raise ValueError(f"{folder / 'config.json'} lacks {', '.join(missing)}. Copy the folder again.")
+    return config
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
