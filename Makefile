@@ -13,7 +13,7 @@ setup: $(READY)
 $(READY): requirements.lock pyproject.toml
 	@echo "Building $(VENV) from requirements.lock (some minutes, 2 GB) ..."
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -22,7 +22,7 @@ run: setup
 
 test: setup
 	$(PY) -m pytest tests
-	$(PY) -m pytest --nbval-lax notebooks
+	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
 
 test-jax: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check "jax==0.10.2"

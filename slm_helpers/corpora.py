@@ -83,7 +83,7 @@ def _fact_rows(rows: list[dict]) -> list[dict]:
             "facts": r["facts"],
             "source": " | ".join(f"{name}: {value}" for name, value in r["facts"].items()),
             "target": t["text"],
-        }  # fmt: skip
+        }
         for r in rows
         for t in r["texts"]
     ]

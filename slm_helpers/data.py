@@ -175,7 +175,7 @@ def make_splits(
     groups = table.drop_duplicates("key").sample(frac=1.0, random_state=seed)
     place = groups.groupby("label").cumcount()
     size = groups.groupby("label")["key"].transform("size")
-    num_valid, num_test = (size * shares[1]).round(), (size * shares[2]).round()
+    num_valid, num_test = np.floor(size * shares[1] + 0.5), np.floor(size * shares[2] + 0.5)
     groups["split"] = np.where(place < num_test, "test", np.where(place < num_test + num_valid, "valid", "train"))
     return table["key"].map(groups.set_index("key")["split"]).to_numpy(dtype=object)
 
@@ -375,10 +375,8 @@ def _deal_own(path: Path, frame: pd.DataFrame, seed: int) -> np.ndarray:
         raise ValueError(f"{path}: {len(frame)} rows are too few to split. Give ten at least, or a column 'split' with train, valid, test.")
     key = next(name for name in ("text", "tokens", "source", "context", "student", *frame.columns) if name in frame)
     keys = frame[key].astype(str) + (" " + frame["question"] if key == "context" and not frame["context"].any() else "")
-    labels = frame["label"] if "label" in frame else None
-    if labels is not None and labels.value_counts().min() < 10:
-        labels = None  # a class of a few rows cannot be dealt in shares; the check of labels still guards train
-    return make_splits(keys, labels=labels, exact=key == "student", seed=seed)
+    # Dealt label by label, a class of four rows or fewer stays whole in train.
+    return make_splits(keys, labels=frame.get("label"), exact=key == "student", seed=seed)
 
 
 def read_checked(path: Path, sha256: str) -> list[dict[str, Any]]:

@@ -51,7 +51,8 @@ class TextGenerator:
         vocab_size = model.output_shape[-1]
         if tokenizer.vocab_size != vocab_size:
             raise ValueError(
-                f"The tokeniser has {tokenizer.vocab_size} ids, but the model scores {vocab_size}. Use the tokeniser the model was trained with."
+                f"The tokeniser has {tokenizer.vocab_size} ids, but the model scores {vocab_size}. "
+                "Use the tokeniser the model was trained with."
             )
         self.model = model
         self.tokenizer = tokenizer
@@ -113,8 +114,11 @@ class TextGenerator:
                 on_text(text[len(shown) :])
                 shown = text
         kept = [row[: _length(row, self.tokenizer.end_id)].tolist() for row in written]
+        samples = [self.tokenizer.decode(row) for row in kept]
+        if on_text is not None and samples[0] != shown:
+            on_text(samples[0][len(shown) :])  # the last character stayed unfinished
         return Generation(
-            samples=[self.tokenizer.decode(row) for row in kept],
+            samples=samples,
             prompt=prompt,
             num_tokens=sum(map(len, kept)),
             first_token_seconds=first_token_seconds,

@@ -28,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 
 FORMAT_VERSION = 1
 PRETRAINED_DIR = DATA_DIR / "pretrained"
+RUNS_DIR = DATA_DIR.parent / "runs"  # models and checkpoints that pages leave behind; not committed
 CELLS = {"rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
 BUILDERS: dict[str, Callable[..., keras.Model]] = {}
 
@@ -96,9 +97,12 @@ def build_language_model(
     token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
     # Tied vectors serve as output weights too, so they start at the scale of those.
     initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5 if tie_embeddings else 0.05)
-    embedding = keras.layers.ReversibleEmbedding(
-        vocab_size, embedding_dim, tie_weights=True, embeddings_initializer=initializer, reverse_dtype="float32", name="embedding"
-    ) if tie_embeddings else keras.layers.Embedding(vocab_size, embedding_dim, embeddings_initializer=initializer, name="embedding")  # fmt: skip
+    if tie_embeddings:
+        embedding = keras.layers.ReversibleEmbedding(
+            vocab_size, embedding_dim, embeddings_initializer=initializer, reverse_dtype="float32", name="embedding"
+        )
+    else:
+        embedding = keras.layers.Embedding(vocab_size, embedding_dim, embeddings_initializer=initializer, name="embedding")
     x = embedding(token_ids)
     x = keras.layers.Dropout(dropout, name="embedding_dropout")(x)
     for i in range(num_layers):
@@ -246,8 +250,14 @@ def save_model(
         os.chmod(new, 0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-            os.replace(folder, old / "model")
-            os.replace(new, folder)
+            try:
+                os.replace(folder, old / "model")
+                os.replace(new, folder)
+            except BaseException:
+                if (old / "model").exists():
+                    os.replace(old / "model", folder)
+                old.rmdir()
+                raise
             shutil.rmtree(old)
         else:
             os.replace(new, folder)
@@ -290,7 +300,8 @@ def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
     for weight in model.weights:
         if weight.path not in weights or weights[weight.path].shape != tuple(weight.shape):
             raise ValueError(
-                f"{folder / 'weights.safetensors'} has no weights {weight.path} of shape {tuple(weight.shape)}. The folder does not fit this package."
+                f"{folder / 'weights.safetensors'} has no weights {weight.path} of shape {tuple(weight.shape)}. "
+                "The folder does not fit this package."
             )
         weight.assign(weights[weight.path].astype("float32"))
     has_tokenizer = (folder / "tokenizer.json").exists()

@@ -3,7 +3,11 @@
 import hashlib
 import json
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +124,7 @@ def fit_model(
 
     With a validation stream the best weights seen on it are put back at the end, and training stops early after `patience`
     looks without a better loss. With `checkpoint_dir`, a run that was cut off goes on where its last checkpoint stands and
-    ends with the weights of an unbroken run; a finished run only loads its result.
+    ends with the weights of an unbroken run; a finished run only loads its result. Ctrl-C stops after the step and writes one.
 
     Args:
         model: From `build_language_model`; its weights are changed in place.
@@ -136,7 +140,7 @@ def fit_model(
 
     Raises:
         ValueError: If the checkpoint belongs to other settings, another model or other data.
-        FloatingPointError: If the loss becomes NaN or infinite; the last good checkpoint stays.
+        FloatingPointError: If the loss or, at a checkpoint, a weight becomes NaN or infinite; the last good checkpoint stays.
     """
     batches = WindowBatches(train_ids, window=config.window, batch_size=config.batch_size, seed=config.seed)
     valid = make_windows(valid_ids, config.window) if valid_ids is not None else None
@@ -149,21 +153,16 @@ def fit_model(
             run.load(checkpoint)
     num_steps = config.epochs * len(batches)
     eval_steps = config.eval_steps or len(batches)
-    try:
-        with ProgressLine() as line:
-            while not run.done:
-                run.train_step(num_steps)
-                line.update(f"step {run.step} of {num_steps}, loss {run.last_loss:.3f} nats per token, {run.seconds:.0f} s")
-                last = run.step == num_steps or bool(config.max_seconds and run.seconds >= config.max_seconds)
-                if run.step % eval_steps == 0 or last:
-                    run.look(valid)
-                run.done = last or bool(config.patience and run.looks_since_best >= config.patience)
-                if checkpoint is not None and (run.step % checkpoint_steps == 0 or run.done):
-                    run.save(checkpoint)
-    except KeyboardInterrupt:
-        if checkpoint is not None:
-            run.save(checkpoint)
-        raise
+    with _interrupt_after_step() as interrupts, ProgressLine() as line:
+        while not run.done and not interrupts:
+            run.train_step(num_steps)
+            line.update(f"step {run.step} of {num_steps}, loss {run.last_loss:.3f} nats per token, {run.seconds:.0f} s")
+            last = run.step == num_steps or bool(config.max_seconds and run.seconds >= config.max_seconds)
+            if run.step % eval_steps == 0 or last:
+                run.look(valid)
+            run.done = last or bool(config.patience and run.looks_since_best >= config.patience)
+            if checkpoint is not None and (run.step % checkpoint_steps == 0 or run.done or interrupts):
+                run.save(checkpoint)
     run.restore_best()
     return pd.DataFrame(run.history, columns=list(HISTORY_COLUMNS))
 
@@ -276,6 +275,12 @@ class _Run:
     def save(self, path: Path) -> None:
         tensors = {f"now/{i}": np.atleast_1d(keras.ops.convert_to_numpy(v)) for i, v in enumerate(self._variables())}
         tensors |= {f"best/{i}": np.atleast_1d(values) for i, values in enumerate(self.best)}
+        if not all(np.isfinite(values).all() for values in tensors.values()):
+            # The loss shows it one step later only, when the last good checkpoint would be gone.
+            raise FloatingPointError(
+                f"The weights are NaN or infinite after step {self.step}. Lower the learning rate (now {self.rate:g}) or "
+                "max_gradient_norm. The last checkpoint, if any, is intact."
+            )
         names = ("step", "done", "seconds", "loss_sum", "loss_count", "best_loss", "looks_since_best", "history")
         state = {name: getattr(self, name) for name in names}
         with atomic_write(path, "wb") as file:
@@ -303,6 +308,29 @@ class _Run:
         for name, value in json.loads(metadata["state"]).items():
             setattr(self, name, value)
         self.history = [tuple(row) for row in self.history]
+
+
+@contextmanager
+def _interrupt_after_step() -> Iterator[list[int]]:
+    """Hold Ctrl-C back until the caller looks at the list: a checkpoint from inside a step would repeat it. A second one stops at once."""
+    interrupts: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if interrupts:
+            raise KeyboardInterrupt
+        interrupts.append(number)
+
+    # Python lets only the main thread change this, and a handler set by somebody else is theirs to keep.
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupts:
+        raise KeyboardInterrupt
 
 
 def _mean_loss(model: keras.Model, windows: tuple[np.ndarray, np.ndarray], batch_size: int) -> float:

@@ -1,0 +1,199 @@
+"""The `slm` command. Errors go to stderr in one line with exit code 2; `--json` prints one JSON object on stdout and nothing else."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0, 1 if a page or a check failed, 2 if it could not be done as asked."""
+    parser = _build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+        if os.environ.get("SLM_DEBUG"):
+            raise
+        print(f"slm: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("slm: interrupted", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"slm: {message} ({self.prog} --help lists the options)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="slm", description="Small language models: run pages, generate, score.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="execute pages into reports/ (HTML and an index)")
+    run.add_argument("pages", nargs="*", metavar="NN", help="two-digit page numbers; all pages if none is given")
+    run.add_argument("--jobs", type=int, default=1, help="pages run side by side (default 1)")
+    run.add_argument(
+        "--data", choices=("bundled", "public"), default="bundled", help="bundled texts, or each page's public set from SLM_DATA_DIR"
+    )
+    run.add_argument("--out", type=Path, default=None, help="folder for the reports (default: reports/)")
+    run.add_argument("--update-readme", action="store_true", help="afterwards write the README's page table from the results")
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser("check", help="is this machine ready?")
+    check.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    check.set_defaults(run=_check)
+
+    generate = commands.add_parser("generate", help="continue a text")
+    generate.add_argument("--prompt", required=True, help="may be empty")
+    generate.add_argument("--model", help="a model folder or the name of a pretrained model")
+    generate.add_argument("--max-tokens", type=int, default=100)
+    generate.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely token each time")
+    generate.add_argument("--top-p", type=float, default=1.0)
+    generate.add_argument("--top-k", type=int, default=0)
+    generate.add_argument("--seed", type=int, default=42)
+    generate.add_argument("--num-samples", type=int, default=1)
+    generate.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    generate.set_defaults(run=_generate)
+
+    score = commands.add_parser("score", help="how well does a model predict a text?")
+    score.add_argument("--text", required=True, metavar="FILE", help="a text file; - reads standard input")
+    score.add_argument("--encoding", default="utf-8")
+    score.add_argument("--model", help="a model folder or the name of a pretrained model")
+    score.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    score.set_defaults(run=_score)
+
+    download = commands.add_parser("download", help="fetch a public data set into the cache")
+    download.add_argument("name", metavar="NAME")
+    download.set_defaults(run=_download)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from slm_helpers.reports import REPORTS_DIR, find_pages, run_pages, update_readme
+
+    out_dir = options.out or REPORTS_DIR
+    pages = find_pages(options.pages)
+    if options.data == "public" and not os.environ.get("SLM_DATA_DIR"):
+        print("slm: SLM_DATA_DIR is not set; sets that are not cached will be downloaded", file=sys.stderr)
+    print(f"Running {len(pages)} page(s) on {options.data} data into {out_dir}", flush=True)
+    results = run_pages(pages, data=options.data, jobs=options.jobs, out_dir=out_dir, on_line=lambda line: print(line, flush=True))
+    failed = [result for result in results if result.status != "ok"]
+    for result in failed:
+        print(f"slm: {result.name} failed in {result.error}", file=sys.stderr)
+    if options.update_readme:
+        update_readme(out_dir)
+    print(f"Open {out_dir / 'index.html'}")
+    return 1 if failed else 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from slm_helpers.machine import check_machine
+
+    rows = check_machine()
+    if options.json:
+        print(json.dumps({"ready": all(row.ok for row in rows), "checks": [vars(row) for row in rows]}, ensure_ascii=False))
+    else:
+        for row in rows:
+            print(f"{'ok  ' if row.ok else 'MEND'}  {row.name:<16} {row.found}")
+            if not row.ok:
+                print(f"      -> {row.advice}")
+    return 0 if all(row.ok for row in rows) else 1
+
+
+def _generate(options: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    saved = _open_model(options.model)
+    from slm_helpers.generation import TextGenerator
+
+    generator = TextGenerator(saved.model, saved.tokenizer)
+    load_seconds = time.perf_counter() - started
+    streaming = not options.json and options.num_samples == 1
+    if streaming:
+        print(options.prompt, end="", flush=True)
+    result = generator.generate(
+        options.prompt,
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        seed=options.seed,
+        num_samples=options.num_samples,
+        on_text=(lambda piece: print(piece, end="", flush=True)) if streaming else None,
+    )
+    if options.json:
+        _print_json(
+            {
+                "samples": result.samples,
+                "prompt": options.prompt,
+                "model": saved.folder.name,
+                "seed": options.seed,
+                "num_tokens": result.num_tokens,
+                "tokens_per_second": result.tokens_per_second,
+                "first_token_seconds": result.first_token_seconds,
+                "load_seconds": load_seconds,
+            }
+        )
+    elif streaming:
+        print()
+    else:
+        for number, sample in enumerate(result.samples, 1):
+            print(f"--- {number}\n{options.prompt}{sample}")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from slm_helpers.files import read_text
+
+    text = sys.stdin.read() if options.text == "-" else read_text(options.text, encoding=options.encoding)
+    if not text:
+        raise ValueError(f"{options.text}: the file is empty, so there is nothing to score.")
+    saved = _open_model(options.model)
+    from slm_helpers.generation import TextGenerator
+
+    started = time.perf_counter()
+    scores = TextGenerator(saved.model, saved.tokenizer).score(text)
+    scores["seconds"] = time.perf_counter() - started
+    if options.json:
+        _print_json(scores)
+    else:
+        print("{bits_per_byte:.3f} bits per byte, {bits_per_char:.3f} per character, perplexity {perplexity:.1f}".format(**scores))
+        print("{num_tokens:,} tokens, {num_bytes:,} bytes, {seconds:.1f} s, model {model}".format(**scores, model=saved.folder.name))
+    return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from slm_helpers.public_data import download
+
+    print(download(options.name))
+    return 0
+
+
+def _open_model(name: str | None):
+    """Load a model by folder or pretrained name; without one, the base model, else what page 03 has left."""
+    from slm_helpers.models import PRETRAINED_DIR, RUNS_DIR, load_model
+
+    default = [PRETRAINED_DIR / "slm-base-en", RUNS_DIR / "03_pretraining"]
+    candidates = [PRETRAINED_DIR / name, Path(name)] if name else default
+    for folder in candidates:
+        if (folder / "config.json").exists():
+            return load_model(folder, task="lm")
+    if name:
+        available = ", ".join(sorted(p.parent.name for p in PRETRAINED_DIR.glob("*/config.json"))) or "none yet"
+        raise FileNotFoundError(
+            f"{name} is neither a model folder nor a pretrained model ({available}). Check the path given with --model."
+        )
+    raise FileNotFoundError("There is no model yet. Run `slm run 03`, which trains one, or name a model folder with --model.")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
