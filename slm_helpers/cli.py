@@ -114,8 +114,13 @@ def _generate(options: argparse.Namespace) -> int:
     generator = TextGenerator(saved.model, saved.tokenizer)
     load_seconds = time.perf_counter() - started
     streaming = not options.json and options.num_samples == 1
-    if streaming:
-        print(options.prompt, end="", flush=True)
+    # The prompt is shown with the first piece: a bad setting is refused before anything is printed.
+    waiting = [options.prompt]
+
+    def show(piece: str) -> None:
+        print("".join(waiting) + piece, end="", flush=True)
+        waiting.clear()
+
     result = generator.generate(
         options.prompt,
         max_tokens=options.max_tokens,
@@ -124,7 +129,7 @@ def _generate(options: argparse.Namespace) -> int:
         top_p=options.top_p,
         seed=options.seed,
         num_samples=options.num_samples,
-        on_text=(lambda piece: print(piece, end="", flush=True)) if streaming else None,
+        on_text=show if streaming else None,
     )
     if options.json:
         _print_json(
@@ -140,7 +145,7 @@ def _generate(options: argparse.Namespace) -> int:
             }
         )
     elif streaming:
-        print()
+        print(flush=True)
     else:
         for number, sample in enumerate(result.samples, 1):
             print(f"--- {number}\n{options.prompt}{sample}")

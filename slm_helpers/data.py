@@ -118,31 +118,33 @@ def check_labels(frame: pd.DataFrame, *, name: str = "the data") -> None:
     train = set(frame.loc[frame["split"] == "train", "label"])
     if len(train) < 2:
         raise ValueError(
-            f"{name}: column 'label' has {len(train)} class(es) in train ({', '.join(map(repr, sorted(train)))}), "
+            f"{name}: the labels have {len(train)} class(es) in train ({', '.join(map(repr, sorted(train)))}), "
             "but a classifier needs two at least. Add rows of another class."
         )
     for split in ("valid", "test"):
-        unseen = sorted(set(frame.loc[frame["split"] == split, "label"]) - train)
-        if unseen:
+        unseen = np.flatnonzero((frame["split"] == split) & ~frame["label"].isin(train))
+        if len(unseen):
             raise ValueError(
-                f"{name}: label {unseen[0]!r} stands in {split} but never in train. "
+                f"{_place(frame, name, unseen[0])}: label {frame['label'].iloc[unseen[0]]!r} stands in {split} but never in train. "
                 "Correct its spelling, add training rows with it, or remove the rows."
             )
 
 
 def check_tags(frame: pd.DataFrame, *, name: str = "the data") -> None:
     """Raise ValueError for the first row whose tags are not well-formed IOB2 or do not match its tokens in number."""
-    for row, (tokens, tags) in enumerate(zip(frame["tokens"], frame["tags"], strict=True), 1):
+    for row, (tokens, tags) in enumerate(zip(frame["tokens"], frame["tags"], strict=True)):
         tag_list = tags.split(" ")
         if len(tokens.split(" ")) != len(tag_list):
-            raise ValueError(f"{name}, row {row}: {len(tokens.split(' '))} tokens but {len(tag_list)} tags. Each token needs one tag.")
+            raise ValueError(
+                f"{_place(frame, name, row)}: {len(tokens.split(' '))} tokens but {len(tag_list)} tags. Each token needs one tag."
+            )
         before = "O"
         for place, tag in enumerate(tag_list, 1):
             if not re.fullmatch(r"O|[BI]-\S+", tag):
-                raise ValueError(f"{name}, row {row}, token {place}: {tag!r} is not an IOB2 tag such as O, B-LOC or I-LOC.")
+                raise ValueError(f"{_place(frame, name, row)}, token {place}: {tag!r} is not an IOB2 tag such as O, B-LOC or I-LOC.")
             if tag[0] == "I" and before[2:] != tag[2:]:
                 raise ValueError(
-                    f"{name}, row {row}, token {place}: {tag} follows {before}, but I-{tag[2:]} may only continue "
+                    f"{_place(frame, name, row)}, token {place}: {tag} follows {before}, but I-{tag[2:]} may only continue "
                     f"B-{tag[2:]} or I-{tag[2:]}. Write B-{tag[2:]} where an entity begins."
                 )
             before = tag
@@ -235,6 +237,11 @@ def make_windows(token_ids: np.ndarray, window: int, *, stride: int | None = Non
     return view[:, :-1].astype("int32"), view[:, 1:].astype("int32")
 
 
+def _place(frame: pd.DataFrame, name: str, row: int) -> str:
+    """Say where a row stands: its line in the file while `_load_own` still knows it, else its number."""
+    return frame["where"].iloc[row] if "where" in frame else f"{name}, row {row + 1}"
+
+
 def _looks_like_a_file(name: str) -> bool:
     return "/" in name or "\\" in name or name.lower().removesuffix(".gz").endswith(FORMATS)
 
@@ -258,14 +265,19 @@ def _load_own(path: Path, columns: dict[str, str], split: str | None, encoding: 
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     wanted: dict[str, str] | None = None
+    present: set[str] = set()
     for row in read_rows(path, encoding=encoding):
         if wanted is None:
+            present = set(row)
             wanted = _wanted_columns(path, columns, list(row))
+        late = [name for name in _COLUMNS if name in row and name not in present]
+        if late:
+            raise ValueError(f"{row.where}: the first row has no {late[0]!r}, but this one has. Give every row the same keys.")
         clean, problem = clean_row(row, wanted)
         if problem:
             skipped.append(problem)
         else:
-            clean["split"] = _split_name(row)
+            clean |= {"split": _split_name(row), "where": row.where}
             rows.append(clean)
     if not rows:
         raise ValueError(
@@ -273,8 +285,11 @@ def _load_own(path: Path, columns: dict[str, str], split: str | None, encoding: 
         )
     frame = pd.DataFrame(rows)
     if "tags" in frame:
-        check_tags(frame, name=str(path))
-    if frame["split"].notna().all():
+        check_tags(frame.assign(where=frame["where"] + f", column {wanted['tags']!r}"))
+    has_split = frame["split"].notna()
+    if has_split.any() and not has_split.all():
+        raise ValueError(f"{frame['where'][~has_split].iloc[0]}, column 'split': empty, but other rows have a split. Fill it in.")
+    if has_split.all():
         frame = frame if split is None else frame[frame["split"] == split].reset_index(drop=True)
         if frame.empty:
             raise ValueError(f"{path}: no row has the split {split!r}.")
@@ -283,7 +298,9 @@ def _load_own(path: Path, columns: dict[str, str], split: str | None, encoding: 
     else:
         frame["split"] = _deal_own(path, frame, seed)
     if "label" in frame and (frame["split"] == "train").any():
-        check_labels(frame, name=str(path))
+        column = f", column {wanted['label']!r}"
+        check_labels(frame.assign(where=frame["where"] + column), name=f"{path}{column}")
+    frame = frame.drop(columns="where")
     if skipped:
         frame.attrs["skipped"] = skipped
         warnings.warn(
@@ -322,7 +339,7 @@ def clean_row(row: dict[str, Any], wanted: dict[str, str]) -> tuple[dict[str, An
     where = getattr(row, "where", "row ?")
     for ours, theirs in wanted.items():
         value = row.get(theirs)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN alone differs from itself
             if ours not in _MAY_BE_EMPTY or value is None:
                 return {}, {"where": where, "column": theirs, "reason": "empty"}
             value = ""
@@ -331,7 +348,7 @@ def clean_row(row: dict[str, Any], wanted: dict[str, str]) -> tuple[dict[str, An
         elif ours == "turns":
             clean[ours] = _turns(value, where, theirs)
         elif ours in ("label", "skill", "student") and isinstance(value, int | float):
-            clean[ours] = f"{value:g}"  # classes are often numbers; 1 and 1.0 are the same class
+            clean[ours] = str(int(value)) if float(value).is_integer() else str(value)  # 1 and 1.0 are the same class
         elif not isinstance(value, str):
             raise ValueError(f"{where}, column {theirs!r}: {type(value).__name__} {value!r:.40}, but text is needed. Put it in quotes.")
         else:
@@ -344,7 +361,7 @@ def _whole_number(value: Any, where: str, column: str) -> int:
         number = float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    if number != number or number != int(number):
+    if not number.is_integer():
         raise ValueError(f"{where}, column {column!r}: {value!r} is not a whole number.")
     return int(number)
 

@@ -4,6 +4,7 @@ Formats by the end of the name: .csv, .tsv, .jsonl, .txt, .parquet, each also wi
 CoNLL files (.conll, .iob2, .bio: token and tag, an empty line between sentences).
 """
 
+import codecs
 import csv
 import gzip
 import hashlib
@@ -11,14 +12,17 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
 MAX_CELL_CHARS = 1_000_000  # one cell; a longer one is nearly always a missing quote or a whole file in a cell
 FORMATS = (".csv", ".tsv", ".jsonl", ".txt", ".parquet", ".conll", ".iob2", ".bio")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+# Half a surrogate pair ("\ud83d" in a JSON file) is no character either, and cannot be written back.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
 class Row(dict):
@@ -65,7 +69,7 @@ def read_rows(path: str | Path, *, encoding: str = "utf-8", check_cells: bool = 
             _check_cells(row)
         yield row
     if number == 0:
-        raise ValueError(f"{path}: there is a header but no row under it. Add at least one row.")
+        raise ValueError(f"{path}: there is no row{' under the header' if ending in ('.csv', '.tsv') else ''}. Add at least one.")
 
 
 def read_text(path: str | Path, *, encoding: str = "utf-8") -> str:
@@ -107,32 +111,38 @@ def _open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
     """Open plain or gzipped text; a wrong encoding becomes an error that names the line."""
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         encoding = "utf-8-sig"  # spreadsheets put a byte order mark in front
-    opener = gzip.open if path.suffix == ".gz" else open
+    opener = _opener(path)
     try:
         # newline=None turns CRLF and CR into \n everywhere, inside quoted cells too.
         with opener(path, "rt", encoding=encoding, newline=None) as file:
             yield file
     except LookupError as error:
         raise ValueError(f"{path}: the encoding {encoding!r} is not known. Try 'utf-8', 'cp1252' or 'utf-16'.") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:  # plain UnicodeError where UTF-16 lacks its byte order mark
         line = _first_undecodable_line(path, encoding)
         raise ValueError(
-            f"{path}, line {line}: the bytes are not {encoding.removesuffix('-sig')} text ({error.reason}). "
+            f"{path}, line {line}: the bytes are not {encoding.removesuffix('-sig')} text ({getattr(error, 'reason', error)}). "
             "Save the file as UTF-8, or name its encoding, e.g. encoding='cp1252' (Windows) or 'utf-16'."
         ) from error
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: the gzip file is damaged or cut short ({error}). Copy it again.") from error
 
 
-def _first_undecodable_line(path: Path, encoding: str) -> int | str:
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError:
-                return number
-    return "?"
+def _opener(path: Path) -> Callable[..., IO]:
+    return gzip.open if path.suffix.lower() == ".gz" else open
+
+
+def _first_undecodable_line(path: Path, encoding: str) -> int:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    number = 1
+    with _opener(path)(path, "rb") as file:
+        try:
+            for line in file:
+                # Count decoded line ends: in UTF-16 the byte 0x0a also stands inside other characters.
+                number += decoder.decode(line).count("\n")
+        except UnicodeError:
+            pass
+    return number
 
 
 def _read_csv(path: Path, encoding: str) -> Iterator[Row]:
@@ -143,8 +153,10 @@ def _read_csv(path: Path, encoding: str) -> Iterator[Row]:
             raise ValueError(f"{path}, line 1: the header line is empty. Put the column names there.")
         if file_format(path) == ".tsv":
             options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+            hint = "A .tsv has no quotes: no cell can hold a tab or a line end."
         else:
             options = {"delimiter": max(",;\t", key=header.count), "strict": True, "skipinitialspace": True}
+            hint = "A cell that holds the separator or a quote must stand in double quotes."
         reader = csv.reader(file, **options)
         row_start = 1
         try:
@@ -156,7 +168,7 @@ def _read_csv(path: Path, encoding: str) -> Iterator[Row]:
                     if len(cells) != len(columns):
                         raise ValueError(
                             f"{path}, line {row_start}: {len(cells)} cells, but the header has {len(columns)} columns "
-                            f"({', '.join(columns)}). A cell that holds the separator or a quote must stand in double quotes."
+                            f"({', '.join(columns)}). {hint}"
                         )
                     row = Row(zip(columns, cells, strict=True))
                     row.where = f"{path}, line {row_start}"
@@ -201,7 +213,8 @@ def _read_jsonl(path: Path, encoding: str) -> Iterator[Row]:
 
 def _read_txt(path: Path, encoding: str) -> Iterator[Row]:
     with _open_text(path, encoding) as file:
-        has_gaps = any(not line.strip() and number > 0 for number, line in enumerate(file))
+        # An empty line at the end of the file parts nothing.
+        has_gaps = sum(filled for filled, _ in groupby(file, key=lambda line: bool(line.strip()))) > 1
     with _open_text(path, encoding) as file:
         block: list[str] = []
         start = 1

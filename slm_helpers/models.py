@@ -94,6 +94,7 @@ def build_language_model(
     check_positive(vocab_size=vocab_size, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
     check_share(dropout=dropout)
     check_choice(CELLS, cell=cell)
+    vocab_size, embedding_dim, units = int(vocab_size), int(embedding_dim), int(units)  # Keras refuses numpy integers
     token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
     # Tied vectors serve as output weights too, so they start at the scale of those.
     initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5 if tie_embeddings else 0.05)
@@ -151,8 +152,7 @@ def make_stepwise(model: keras.Model, *, single_token: bool = False) -> keras.Mo
         if layer in recurrent:
             states = [keras.Input(shape=(size,), name=f"{layer.name}_state_{i}") for i, size in enumerate(_state_sizes(layer))]
             if single_token:
-                x, new_states = layer.cell(x, states if len(states) > 1 else states[0])
-                new_states = list(new_states) if isinstance(new_states, list | tuple) else [new_states]
+                x, *new_states = _BareCell(layer)([x, *states])
             else:
                 x, *new_states = layer(x, initial_state=states)
             states_in += states
@@ -163,6 +163,20 @@ def make_stepwise(model: keras.Model, *, single_token: bool = False) -> keras.Mo
     if isinstance(embedding, keras.layers.ReversibleEmbedding):
         x = embedding(x, reverse=True)
     return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_stepwise")
+
+
+class _BareCell(keras.layers.Layer):
+    """[x, *states] -> [output, *states] of the cell of a recurrent layer, under a name of its own: stacked cells share theirs."""
+
+    def __init__(self, layer: keras.layers.Layer):
+        super().__init__(name=f"{layer.name}_cell", dtype=layer.dtype_policy)
+        self.cell = layer.cell
+        self.built = True  # the weights are there already
+
+    def call(self, inputs: list) -> list:
+        x, *states = inputs
+        output, new_states = self.cell(x, states if len(states) > 1 else states[0])
+        return [output, *(new_states if isinstance(new_states, list | tuple) else [new_states])]
 
 
 def _state_sizes(layer: keras.layers.Layer) -> list[int]:
@@ -254,9 +268,9 @@ def save_model(
                 os.replace(folder, old / "model")
                 os.replace(new, folder)
             except BaseException:
-                if (old / "model").exists():
+                if not folder.exists():
                     os.replace(old / "model", folder)
-                old.rmdir()
+                shutil.rmtree(old)
                 raise
             shutil.rmtree(old)
         else:

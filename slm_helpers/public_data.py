@@ -7,7 +7,7 @@ folder (SLM_CACHE_DIR, else ~/.cache/slm_helpers) in the task's own columns. Not
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,10 @@ def download(name: str) -> Path:
             part = datasets.load_dataset(public.hub[0], public.hub[1], split=theirs)
         except ValueError:
             continue  # sets without a validation part; _complete_splits deals one
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: sets that datasets 4 no longer reads
             raise FileNotFoundError(f"{missing}, and {public.hub[0]} could not be fetched ({error}).") from error
         for row in part:
-            made = {ours: row[public.hub_columns.get(ours, ours)] for ours in TASK_COLUMNS[public.task]}
-            for ours, value in made.items():
-                feature = part.features[public.hub_columns.get(ours, ours)]
-                if hasattr(feature, "int2str") and value >= 0:
-                    made[ours] = feature.int2str(value)
+            made = {ours: _hub_cell(row, ours, public.hub_columns.get(ours, ours), part.features) for ours in TASK_COLUMNS[public.task]}
             rows.append(made | {"split": split})
     if not rows:
         raise FileNotFoundError(f"{missing}, and {public.hub[0]} has none of the parts {', '.join(public.hub_splits.values())}.")
@@ -93,6 +89,16 @@ def download(name: str) -> Path:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return _cached(name)
+
+
+def _hub_cell(row: dict[str, Any], ours: str, theirs: str, features: Mapping[str, Any]) -> Any:
+    if theirs not in row and "answers" in row:  # SQuAD's form: lists of equally good answers; empty if there is none
+        values = row["answers"][{"answer": "text", "answer_start": "answer_start"}[ours]]
+        return values[0] if values else {"answer": "", "answer_start": -1}[ours]
+    value = row[theirs]
+    if hasattr(features.get(theirs), "int2str") and value >= 0:
+        return features[theirs].int2str(value)
+    return str(value) if ours == "label" else value
 
 
 def _mirror_folder(folder: str) -> Path | None:
@@ -118,7 +124,10 @@ def _mirror_rows(public: PublicSet, folder: Path) -> Iterator[dict[str, Any]]:
             for path in paths:
                 rows = public.rows(_source_rows(path, public)) if public.rows else _source_rows(path, public)
                 for row in rows:
-                    yield {ours: row[public.columns.get(ours, ours)] for ours in _kept(public, row)} | {"split": split}
+                    made = {ours: row[public.columns.get(ours, ours)] for ours in _kept(public, row)} | {"split": split}
+                    if "student" in made:
+                        made["student"] = f"{split}-{made['student']}"  # the files number their students from 1 anew
+                    yield made
 
 
 def _kept(public: PublicSet, row: dict[str, Any]) -> list[str]:
@@ -144,7 +153,12 @@ def _conll_rows(path: Path) -> Iterator[dict[str, str]]:
 
 def _complete_splits(frame: pd.DataFrame) -> pd.DataFrame:
     """Deal the splits a set lacks, always the same way: by a key of the row, with a fixed seed."""
-    key = next(name for name in ("text", "tokens", "source", "context", "question", "student", "turns") if name in frame)
+    # Questions of fact have an empty context, which would make one key of all.
+    key = next(
+        name
+        for name in ("text", "tokens", "source", "context", "question", "student", "turns")
+        if name in frame and frame[name].astype(bool).any()
+    )
     keys = frame[key].astype(str).str.slice(0, 2000)
     exact = key == "student"  # a name such as student-12 must keep its number
     present = set(frame["split"])
@@ -210,7 +224,7 @@ def _attempts(rows: Rows) -> Iterator[dict[str, Any]]:
     """ASSISTments: one row a student becomes one row an attempt."""
     for number, row in enumerate(rows, 1):
         for step, (skill, correct) in enumerate(zip(row["skills"].split(), row["correct"].split(), strict=True)):
-            yield {"student": f"{len(row['skills'])}-{number}", "step": step, "skill": skill, "correct": int(correct)}
+            yield {"student": number, "step": step, "skill": skill, "correct": int(correct)}
 
 
 def _meaning(rows: Rows) -> Iterator[dict[str, str]]:
@@ -318,7 +332,8 @@ PUBLIC: dict[str, PublicSet] = {
     "squad_question_generation": PublicSet("translate", "sentence to question", {"all": ("dev.tsv*",)},
                                            columns={"source": "sentence", "target": "question"}),
     # Questions
-    "xquad_en": PublicSet("answer", "passages with questions", {"all": ("xquad.en.jsonl",)}, folder="xquad", hub=("google/xquad", "xquad.en")),
+    "xquad_en": PublicSet("answer", "passages with questions", {"all": ("xquad.en.jsonl",)}, folder="xquad", hub=("google/xquad", "xquad.en"),
+                          hub_splits={"all": "validation"}),
     "xquad_es": PublicSet("answer", "Spanish passages with questions", {"all": ("xquad.es.jsonl",)}, folder="xquad"),
     "webquestions": PublicSet("answer", "questions of fact, no passage", _parts("jsonl", train="trainmodel", valid="val", test="devtest"), rows=_facts),
     "fairytaleqa": PublicSet("answer", "questions on fairy tales", _parts("jsonl", train="train_questions", valid="val_questions", test=""),

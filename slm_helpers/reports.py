@@ -126,7 +126,7 @@ def update_readme(out_dir: Path = REPORTS_DIR, readme: Path = REPO_DIR / "README
         table.append(f"| [{row['title']}](notebooks/{row['name']}.ipynb) | {' | '.join(cells)} |")
     text = readme.read_text(encoding="utf-8")
     head, _, rest = text.partition(_README_START)
-    old, mark, tail = rest.partition(_README_END)
+    _, mark, tail = rest.partition(_README_END)
     if not mark:
         raise ValueError(f"{readme} has no lines {_README_START} and {_README_END} to write the table between.")
     with atomic_write(readme) as file:

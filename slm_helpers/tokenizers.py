@@ -7,6 +7,7 @@ Reference:
     Sennrich et al. (2016), "Neural Machine Translation of Rare Words with Subword Units", arXiv:1508.07909.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -115,10 +116,9 @@ def train_char_tokenizer(texts: Iterable[str], *, min_count: int = 1) -> Tokeniz
         [3, 4]
     """
     check_positive(min_count=min_count)
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for text in texts:
-        for character, count in zip(*np.unique(list(text), return_counts=True), strict=True) if text else ():
-            counts[str(character)] = counts.get(str(character), 0) + int(count)
+        counts.update(text)
     characters = sorted(c for c, count in counts.items() if count >= min_count)
     if not characters:
         raise ValueError("The texts are empty: there is no character to give an id.")

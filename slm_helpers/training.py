@@ -169,7 +169,7 @@ def fit_model(
 
 def compile_model(model: keras.Model, config: TrainConfig) -> None:
     """Give `model` its optimiser and the cross-entropy over logits."""
-    rate, norm = config.learning_rate, config.max_gradient_norm
+    rate, norm = float(config.learning_rate), float(config.max_gradient_norm)  # Keras refuses whole numbers
     optimizer = {
         "sgd": lambda: keras.optimizers.SGD(rate, global_clipnorm=norm),
         "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=norm),

@@ -1,0 +1,108 @@
+import json
+
+from slm_helpers import cli
+from slm_helpers.machine import Check
+from slm_helpers.models import build_language_model, save_model
+from slm_helpers.tokenizers import train_bpe_tokenizer
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    tokenizer = train_bpe_tokenizer(["once upon a time there was a cat"], vocab_size=270)
+    model = build_language_model(tokenizer.vocab_size, embedding_dim=8, units=8)
+    return save_model(tmp_path_factory.mktemp("models") / "tiny", model, tokenizer=tokenizer)
+
+
+def run(capsys, *arguments):
+    try:
+        code = cli.main([str(a) for a in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_generate_json_is_one_object_with_the_promised_keys(capsys, model_folder):
+    arguments = ("generate", "--prompt", "Once upon a time", "--model", model_folder, "--max-tokens", 12, "--num-samples", 2, "--json")
+    code, out, err = run(capsys, *arguments)
+    value = json.loads(out)
+    assert code == 0 and err == "" and out.count("\n") == 1
+    keys = "samples prompt model seed num_tokens tokens_per_second first_token_seconds load_seconds"
+    assert set(value) == set(keys.split())
+    assert len(value["samples"]) == 2 and value["prompt"] == "Once upon a time" and value["num_tokens"] <= 24
+    assert json.loads(run(capsys, *arguments)[1])["samples"] == value["samples"]  # same seed, same text
+    assert json.loads(run(capsys, *arguments, "--seed", 7)[1])["samples"] != value["samples"]
+
+
+def test_generate_streams_prompt_and_text_to_the_screen(capsys, model_folder):
+    plain = run(capsys, "generate", "--prompt", "a cat", "--model", model_folder, "--max-tokens", 20)[1]
+    value = json.loads(run(capsys, "generate", "--prompt", "a cat", "--model", model_folder, "--max-tokens", 20, "--json")[1])
+    assert plain == "a cat" + value["samples"][0] + "\n"
+
+
+def test_score_json_has_the_promised_keys_and_right_sizes(capsys, model_folder, tmp_path):
+    file = tmp_path / "t.txt"
+    file.write_text("Ünder a tree 🙂", encoding="utf-8")
+    code, out, err = run(capsys, "score", "--text", file, "--model", model_folder, "--json")
+    value = json.loads(out)
+    assert code == 0 and err == ""
+    assert set(value) == {"bits_per_byte", "bits_per_char", "perplexity", "num_tokens", "num_bytes", "seconds"}
+    assert value["num_bytes"] == len(file.read_bytes())
+    assert value["bits_per_char"] * len("Ünder a tree 🙂") == pytest.approx(value["bits_per_byte"] * value["num_bytes"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("frobnicate",), "invalid choice"),
+        (("generate",), "--prompt"),
+        (("generate", "--prompt", "x", "--model", "no/such"), "neither a model folder nor a pretrained model"),
+        (("generate", "--prompt", "x", "--model", "MODEL", "--temperature", "-1"), "temperature is -1.0, but must be 0 or more"),
+        (("generate", "--prompt", "x", "--model", "MODEL", "--max-tokens", "0"), "max_tokens is 0"),
+        (("generate", "--prompt", "x", "--model", "MODEL", "--top-p", "0"), "top_p is 0.0"),
+        (("score", "--text", "no_such.txt", "--model", "MODEL"), "no_such.txt: there is no such file"),
+        (("score", "--text", "EMPTY", "--model", "MODEL"), "the file is empty"),
+        (("score", "--text", "LATIN", "--model", "MODEL"), "line 2: the bytes are not utf-8 text"),
+        (("run", "77"), "no page 77"),
+        (("download", "no_such_set"), "'no_such_set' is no public set"),
+    ],
+)
+def test_errors_are_one_line_on_stderr_with_exit_code_2(capsys, model_folder, tmp_path, arguments, message):
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "latin.txt").write_bytes(b"a\ncaf\xe9\n")
+    named = {"MODEL": model_folder, "EMPTY": tmp_path / "empty.txt", "LATIN": tmp_path / "latin.txt"}
+    code, out, err = run(capsys, *(named.get(a, a) for a in arguments))
+    assert code == 2 and out == ""
+    assert err.startswith("slm: ") and err.count("\n") == 1 and message in err
+
+
+def test_without_any_model_the_way_to_one_is_told(capsys, tmp_path, monkeypatch):
+    from slm_helpers import models
+
+    monkeypatch.setattr(models, "PRETRAINED_DIR", tmp_path / "a")
+    monkeypatch.setattr(models, "RUNS_DIR", tmp_path / "b")
+    code, _, err = run(capsys, "generate", "--prompt", "x")
+    assert code == 2 and "slm run 03" in err
+
+
+def test_check_says_what_to_do_and_exits_1_if_something_is_wrong(capsys, monkeypatch):
+    from slm_helpers import machine
+
+    rows = [Check("cores", True, "2"), Check("disk", False, "0.1 GB free", "Free 1 GB.")]
+    monkeypatch.setattr(machine, "check_machine", lambda: rows)
+    code, out, _ = run(capsys, "check")
+    assert code == 1 and "MEND  disk" in out and "-> Free 1 GB." in out
+    code, out, _ = run(capsys, "check", "--json")
+    assert json.loads(out)["ready"] is False and len(json.loads(out)["checks"]) == 2
+
+
+def test_run_exits_1_and_names_the_failed_page(capsys, monkeypatch, tmp_path):
+    from slm_helpers import reports
+
+    failed = reports.PageResult("03_x", "t", "s", "failed", 1.0, 1.0, error="cell 4: ValueError: no")
+    monkeypatch.setattr(reports, "find_pages", lambda numbers: [tmp_path / "03_x.ipynb"])
+    monkeypatch.setattr(reports, "run_pages", lambda *a, **k: [failed])
+    code, _, err = run(capsys, "run", "03", "--out", tmp_path)
+    assert code == 1 and "03_x failed in cell 4: ValueError: no" in err
