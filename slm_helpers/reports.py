@@ -160,25 +160,42 @@ def notebook_to_html(notebook_path: Path, *, title: str) -> str:
     from nbconvert import HTMLExporter
 
     notebook = nbformat.read(notebook_path, as_version=4)
+    formulas: list[str] = []
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = math_to_mathml(cell.source)
+            cell.source = hide_math(cell.source, formulas)
         for output in cell.get("outputs", []):
             if "text/markdown" in output.get("data", {}):
-                output["data"]["text/markdown"] = math_to_mathml(output["data"]["text/markdown"])
+                output["data"]["text/markdown"] = hide_math(output["data"]["text/markdown"], formulas)
     exporter = HTMLExporter(template_name="lab", embed_images=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    return re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)
+    return show_math(re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL), formulas)
 
 
-def math_to_mathml(markdown: str) -> str:
-    """Turn $...$ and $$...$$ into MathML, which browsers draw by themselves; code is left alone."""
+def hide_math(markdown: str, formulas: list[str]) -> str:
+    """Replace $...$ and $$...$$ by marks and append their MathML to `formulas`; code and prices are left alone.
+
+    Markdown renderers tear MathML apart, so it comes back after them, by `show_math`.
+    """
+
+    def hide(display: str) -> Callable[[re.Match], str]:
+        def mark(match: re.Match) -> str:
+            formulas.append(_mathml(match.group(1), display))
+            return f"xFORMULA{len(formulas) - 1}x"
+
+        return mark
+
     parts = re.split(r"(```.*?```|`[^`\n]*`)", markdown, flags=re.DOTALL)
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"\$\$(.+?)\$\$", lambda m: _mathml(m.group(1), "block"), parts[i], flags=re.DOTALL)
-        parts[i] = re.sub(r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", lambda m: _mathml(m.group(1), "inline"), parts[i])
+        parts[i] = re.sub(r"\$\$(.+?)\$\$", hide("block"), parts[i], flags=re.DOTALL)
+        parts[i] = re.sub(r"(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", hide("inline"), parts[i])
     return "".join(parts)
+
+
+def show_math(page: str, formulas: list[str]) -> str:
+    """Put the MathML that `hide_math` took out back in place of its marks; browsers draw it by themselves."""
+    return re.sub(r"xFORMULA(\d+)x", lambda match: formulas[int(match.group(1))], page)
 
 
 def page_title(notebook: dict) -> tuple[str, str]:
@@ -200,8 +217,7 @@ def page_headline(notebook: dict) -> str:
 def _mathml(latex: str, display: str) -> str:
     from latex2mathml.converter import convert
 
-    # On one line: Markdown would take an indented line of it for code.
-    return convert(latex.strip(), display=display).replace("\n", " ")
+    return convert(latex.strip(), display=display)
 
 
 def _run_in_process(page: Path, data: str, out_dir: Path) -> PageResult:
@@ -271,7 +287,8 @@ class _MemoryWatch:
 def _inline_html(markdown: str) -> str:
     from nbconvert.filters import markdown2html
 
-    return re.sub(r"^<p>|</p>\s*$", "", markdown2html(math_to_mathml(markdown)).strip())
+    formulas: list[str] = []
+    return show_math(re.sub(r"^<p>|</p>\s*$", "", markdown2html(hide_math(markdown, formulas)).strip()), formulas)
 
 
 def _index_html(results: list[PageResult]) -> str:
