@@ -1,7 +1,8 @@
 """Thin helpers around Keras, NumPy and pandas for small recurrent language models.
 
-Modules read upwards only: checks < files < data < tokenizers < evaluation, baselines < models < training, generation <
-plots < reports < cli. Import what you need from the module that holds it, e.g. `from slm_helpers.data import load_dataset`.
+Modules read upwards only: checks, progress, backend < files < data < corpora, public_data, simulation < tokenizers < evaluation,
+baselines < models < training, generation < plots < reports, machine < cli.
+Import what you need from the module that holds it, e.g. `from slm_helpers.data import load_dataset`.
 """
 
 import os

@@ -165,7 +165,7 @@ def make_splits(
         shares: Of train, valid and test; they sum to 1.
         labels: If given, every label is dealt in these shares.
         exact: Compare keys to the letter, for names and numbers.
-        seed: Of the shuffle.
+        seed: Of the shuffle. Whoever draws other things at random from the same rows should use another seed for them.
 
     Returns:
         Array of "train", "valid" and "test", one a row.

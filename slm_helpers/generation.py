@@ -128,6 +128,8 @@ class TextGenerator:
 
     def token_losses(self, text: str) -> np.ndarray:
         """Return the cross-entropy in nats of each token of `text` after those before it; the first follows an <end>."""
+        if not text:
+            raise ValueError("The text is empty: there is nothing to score.")
         ids = np.concatenate([[self.tokenizer.end_id], self._encode(text)]).astype("int32")
         inputs, targets = ids[:-1], ids[1:]
         if len(inputs) <= 2 * _SEGMENT:
@@ -144,8 +146,6 @@ class TextGenerator:
 
     def score(self, text: str) -> dict[str, float]:
         """Return bits_per_byte, bits_per_char, perplexity, num_tokens and num_bytes of `text`, every token counted."""
-        if not text:
-            raise ValueError("The text is empty: there is nothing to score.")
         losses = self.token_losses(text).astype("float64")
         return {
             "bits_per_byte": bits_per_byte(losses.sum(), text),

@@ -13,9 +13,16 @@ LETTERS = "abcdefghij"  # with the three special tokens 13 ids
 END = Tokenizer.end_id
 
 
-def random_model(vocab_size: int, *, cell: str = "gru", num_layers: int = 1, scale: float = 0.5, seed: int = 0) -> keras.Model:
-    """Return a model with random weights: its next token depends on what it has read."""
-    model = build_language_model(vocab_size, cell=cell, embedding_dim=8, units=12, num_layers=num_layers, dropout=0.2)
+def random_model(
+    vocab_size: int, *, cell: str = "gru", num_layers: int = 1, tie_embeddings: bool = False, scale: float = 0.5, seed: int = 2
+) -> keras.Model:
+    """Return a model with random weights: its next token depends on what it has read.
+
+    Random tied embeddings would make each token its own likeliest successor, and hide mistakes.
+    """
+    model = build_language_model(
+        vocab_size, cell=cell, embedding_dim=8, units=12, num_layers=num_layers, dropout=0.2, tie_embeddings=tie_embeddings
+    )
     rng = np.random.default_rng(seed)
     model.set_weights([rng.normal(0, scale, w.shape) for w in model.get_weights()])
     return model
@@ -32,11 +39,17 @@ def next_logits(model: keras.Model, token_ids: list[int]) -> np.ndarray:
     return keras.ops.convert_to_numpy(model(np.array([token_ids], dtype="int32")))[0, -1].astype("float64")
 
 
+def all_logits(model: keras.Model, token_ids: list[int] | np.ndarray) -> np.ndarray:
+    """Return the scores after each token by one full pass, shape (num_tokens, vocab_size)."""
+    return np.asarray(model.predict_on_batch(np.array(token_ids, dtype="int32")[None]))[0].astype("float64")
+
+
 def probabilities(logits: np.ndarray, *, temperature: float = 1.0, never: tuple[int, ...] = (0, 1)) -> np.ndarray:
+    """Return the softmax of scores, shape (..., vocab_size), without the tokens that are never drawn."""
     logits = logits / temperature
-    logits[list(never)] = -np.inf
-    weights = np.exp(logits - logits.max())
-    return weights / weights.sum()
+    logits[..., list(never)] = -np.inf
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +89,10 @@ def test_a_new_generator_writes_the_same_text(generator):
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_temperature_zero_is_the_most_likely_token_of_the_full_model_each_time(tokenizer, cell, num_layers):
-    model = random_model(tokenizer.vocab_size, cell=cell, num_layers=num_layers, seed=3)
-    found = TextGenerator(model, tokenizer).generate("dab", max_tokens=40, temperature=0, stop_at_end=False)
+    model = random_model(tokenizer.vocab_size, cell=cell, num_layers=num_layers, scale=2.0, seed=0)
+    found = TextGenerator(model, tokenizer).generate("dab", max_tokens=20, temperature=0, stop_at_end=False)
     ids = [END, *tokenizer.encode("dab").tolist()]
-    for _ in range(40):
+    for _ in range(20):
         ids.append(int(np.argmax(probabilities(next_logits(model, ids), never=(0, 1, END)))))
     assert found.token_ids[0] == ids[4:]
     assert found.samples[0] == tokenizer.decode(ids[4:])
@@ -88,6 +101,7 @@ def test_temperature_zero_is_the_most_likely_token_of_the_full_model_each_time(t
 
 def test_top_k_of_one_is_greedy(generator):
     greedy = generator.generate("ab", max_tokens=40, temperature=0, stop_at_end=False)
+    assert len(set(greedy.samples[0])) > 2
     for seed in (1, 2):
         assert generator.generate("ab", max_tokens=40, temperature=1.5, top_k=1, seed=seed, stop_at_end=False).samples == greedy.samples
 
@@ -95,18 +109,17 @@ def test_top_k_of_one_is_greedy(generator):
 @pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (0, 0.6), (4, 0.5)])
 def test_filters_never_draw_a_token_outside_the_allowed_set(generator, top_k, top_p):
     found = generator.generate("a", max_tokens=60, temperature=1.3, top_k=top_k, top_p=top_p, num_samples=3, stop_at_end=False)
-    outside_without_filter = 0
+    num_filtered = 0
     for row in found.token_ids:
-        ids = [END, *generator.tokenizer.encode("a").tolist()]
-        for token in row:
-            probs = probabilities(next_logits(generator.model, ids), temperature=1.3, never=(0, 1, END))
+        read = [END, *generator.tokenizer.encode("a").tolist(), *row[:-1]]
+        after_each = probabilities(all_logits(generator.model, read)[1:], temperature=1.3, never=(0, 1, END))
+        for token, probs in zip(row, after_each, strict=True):
             ranked = np.argsort(-probs)
             before = np.cumsum(probs[ranked]) - probs[ranked]  # of the more likely tokens
             allowed = set(ranked[(before < top_p) & (np.arange(len(ranked)) < (top_k or len(ranked)))].tolist())
             assert token in allowed
-            outside_without_filter += len(allowed) < 10
-            ids.append(token)
-    assert outside_without_filter > 100  # the filter had something to keep out
+            num_filtered += len(allowed) < 10
+    assert num_filtered > 100  # the filter had something to keep out
 
 
 def test_a_tiny_top_p_still_leaves_the_most_likely_token(generator):
@@ -115,16 +128,18 @@ def test_a_tiny_top_p_still_leaves_the_most_likely_token(generator):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("top_k", [0, 5])
-def test_tokens_are_drawn_as_often_as_the_softmax_says(generator, temperature, top_k):
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.97)])
+def test_tokens_are_drawn_as_often_as_the_softmax_says(generator, temperature, top_k, top_p):
     num_samples = 6000
-    found = generator.generate("b", max_tokens=1, temperature=temperature, top_k=top_k, num_samples=num_samples)
+    found = generator.generate("b", max_tokens=1, temperature=temperature, top_k=top_k, top_p=top_p, num_samples=num_samples)
     drawn = np.bincount([row[0] if row else END for row in found.token_ids], minlength=13)
     ids = [END, *generator.tokenizer.encode("b").tolist()]
     probs = probabilities(next_logits(generator.model, ids), temperature=temperature)
-    if top_k:
-        probs[np.argsort(probs)[:-top_k]] = 0.0
-        probs /= probs.sum()
+    ranked = np.argsort(-probs)
+    num_kept = top_k or int((np.cumsum(probs[ranked]) < top_p - 1e-9).sum()) + 1  # with the token that reaches top_p
+    probs[ranked[num_kept:]] = 0.0
+    probs /= probs.sum()
+    assert (probs > 0).sum() == (11 if (top_k, top_p) == (0, 1.0) else num_kept) >= 2
     assert not drawn[probs == 0].any()
     expected = num_samples * probs[probs > 0]
     chi_square = ((drawn[probs > 0] - expected) ** 2 / expected).sum()
@@ -185,10 +200,8 @@ def test_a_long_prompt_is_read_to_its_end(generator):
     letters = np.random.default_rng(0).choice(list(LETTERS), 3000)
     prompt = "".join(letters)
     found = generator.generate(prompt, max_tokens=3, temperature=0, stop_at_end=False)
-    ids = [END, *generator.tokenizer.encode(prompt).tolist()]
-    for token in found.token_ids[0]:
-        assert token == np.argmax(probabilities(next_logits(generator.model, ids), never=(0, 1, END)))
-        ids.append(token)
+    read = [END, *generator.tokenizer.encode(prompt).tolist(), *found.token_ids[0][:-1]]
+    assert found.token_ids[0] == probabilities(all_logits(generator.model, read)[3000:], never=(0, 1, END)).argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize("prompt", ["🙂👩‍👩‍👧", "中文句子。", "\x00\x07\u200f\ufeff", "<end><pad>", " \n\t\r\n", "naïve Ω"])
@@ -273,11 +286,10 @@ def test_a_tokenizer_of_another_size_is_refused(generator):
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_token_losses_are_the_cross_entropy_of_the_full_model(tokenizer, cell, num_layers):
-    model = random_model(tokenizer.vocab_size, cell=cell, num_layers=num_layers, seed=4)
+    model = random_model(tokenizer.vocab_size, cell=cell, num_layers=num_layers, tie_embeddings=True, seed=4)
     text = "cabbagefade" * 30  # 330 tokens: more than are read at once
     ids = np.array([END, *tokenizer.encode(text)], dtype="int32")
-    logits = keras.ops.convert_to_numpy(model(ids[None, :-1]))[0]
-    expected = evaluation.token_losses(logits, ids[1:])
+    expected = evaluation.token_losses(all_logits(model, ids[:-1]), ids[1:])
     np.testing.assert_allclose(TextGenerator(model, tokenizer).token_losses(text), expected, atol=1e-5)
 
 
@@ -285,7 +297,7 @@ def test_token_losses_are_the_cross_entropy_of_the_full_model(tokenizer, cell, n
 def test_a_long_text_is_scored_as_in_one_pass(generator, num_tokens):
     text = "".join(np.random.default_rng(1).choice(list(LETTERS), num_tokens))
     ids = np.array([END, *generator.tokenizer.encode(text)], dtype="int32")
-    logits = keras.ops.convert_to_numpy(generator.model(ids[None, :-1]))[0]
+    logits = all_logits(generator.model, ids[:-1])
     losses = generator.token_losses(text)
     assert losses.shape == (num_tokens,)
     np.testing.assert_allclose(losses, evaluation.token_losses(logits, ids[1:]), atol=1e-4)

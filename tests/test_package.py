@@ -31,6 +31,7 @@ LEVELS = {
     "explain": 8,
     "privacy": 8,
     "tasks": 9,
+    "machine": 10,
     "plots": 10,
     "reports": 11,
     "cli": 12,
@@ -71,7 +72,6 @@ def test_the_backend_is_tensorflow_unless_the_user_chose_another():
     assert in_subprocess(code, KERAS_BACKEND="jax", TF_CPP_MIN_LOG_LEVEL="0") == "jax 0"
 
 
-@pytest.mark.slow
 def test_keras_comes_without_start_up_notes():
     code = "from slm_helpers.backend import keras; import numpy as np; print(float(keras.ops.sum(np.ones(3))))"
     kept = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
