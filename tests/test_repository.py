@@ -51,7 +51,9 @@ def test_notebook_is_committed_as_a_fresh_run(path: Path):
             assert output["output_type"] != "error" or "NBVAL_RAISES_EXCEPTION" in "".join(cell["source"])
             text = json.dumps(output)
             assert output.get("name") != "stderr", f"a warning or log line is saved: {text[:300]}"
-            assert not re.search(r'"(/home|/root|/work|/tmp|C:\\\\)', text), f"an absolute path is saved: {text[:300]}"
+            assert str(REPO) not in text and not re.search(r'"(/home/|/Users/|/tmp/|[A-Z]:\\\\)', text), (
+                f"an absolute path is saved: {text[:300]}"
+            )
             assert "image/png" not in output.get("data", {}) or output["metadata"].get("image/png", output["metadata"]).get("alt"), (
                 "a figure lacks alternative text"
             )
