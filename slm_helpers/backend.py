@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
@@ -34,4 +35,10 @@ else:
 
         keras.ops.zeros(1) + 1  # the second note comes with the first computation
 
-__all__ = ["keras"]
+__all__ = ["has_bfloat16", "keras"]
+
+
+def has_bfloat16() -> bool:
+    """Return whether the processor multiplies bfloat16 numbers itself (known on Linux only)."""
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and bool({"avx512_bf16", "amx_bf16"} & set(cpu.read_text(encoding="utf-8").split()))

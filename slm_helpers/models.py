@@ -19,6 +19,7 @@ from slm_helpers.backend import keras
 from slm_helpers.checks import check_choice, check_positive, check_share
 from slm_helpers.data import DATA_DIR
 from slm_helpers.files import sha256_of
+from slm_helpers.layers import FastGRU
 from slm_helpers.tokenizers import Tokenizer
 
 import numpy as np
@@ -26,10 +27,12 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+ops = keras.ops
+
 FORMAT_VERSION = 1
 PRETRAINED_DIR = DATA_DIR / "pretrained"
 RUNS_DIR = DATA_DIR.parent / "runs"  # models and checkpoints that pages leave behind; not committed
-CELLS = {"rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}
+CELLS = {"rnn": keras.layers.SimpleRNN, "gru": FastGRU, "lstm": keras.layers.LSTM}
 BUILDERS: dict[str, Callable[..., keras.Model]] = {}
 
 
@@ -95,28 +98,26 @@ def build_language_model(
     check_share(dropout=dropout)
     check_choice(CELLS, cell=cell)
     vocab_size, embedding_dim, units = int(vocab_size), int(embedding_dim), int(units)  # Keras refuses numpy integers
-    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
     # Tied vectors serve as output weights too, so they start at the scale of those.
     initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5 if tie_embeddings else 0.05)
     if tie_embeddings:
+        # Logits stay float32 so that the loss is exact under mixed precision too.
         embedding = keras.layers.ReversibleEmbedding(
             vocab_size, embedding_dim, embeddings_initializer=initializer, reverse_dtype="float32", name="embedding"
         )
     else:
         embedding = keras.layers.Embedding(vocab_size, embedding_dim, embeddings_initializer=initializer, name="embedding")
-    x = embedding(token_ids)
-    x = keras.layers.Dropout(dropout, name="embedding_dropout")(x)
+    layers: list[keras.layers.Layer] = [embedding, keras.layers.Dropout(dropout, name="embedding_dropout")]
     for i in range(num_layers):
-        # Every layer can take and give its state; the training model starts from zeros and drops the final one.
-        x, *_ = CELLS[cell](units, return_sequences=True, return_state=True, name=f"{cell}_{i}")(x)
-        x = keras.layers.Dropout(dropout, name=f"{cell}_{i}_dropout")(x)
-    if tie_embeddings:
-        if units != embedding_dim:
-            x = keras.layers.Dense(embedding_dim, use_bias=False, name="projection")(x)
-        # Logits stay float32 so that the loss is exact under mixed precision too.
-        logits = embedding(x, reverse=True)
-    else:
-        logits = keras.layers.Dense(vocab_size, dtype="float32", name="logits")(x)
+        layers.append(CELLS[cell](units, return_sequences=True, return_state=True, name=f"{cell}_{i}"))
+        layers.append(keras.layers.Dropout(dropout, name=f"{cell}_{i}_dropout"))
+    if not tie_embeddings:
+        layers.append(keras.layers.Dense(vocab_size, dtype="float32", name="logits"))
+    elif units != embedding_dim:
+        layers.append(keras.layers.Dense(embedding_dim, use_bias=False, name="projection"))
+    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
+    # Every recurrent layer can take and give its state; this model starts from zeros and drops the final one.
+    logits, _, _ = _connect(layers, token_ids, states_in=False)
     return keras.Model(token_ids, logits, name=f"{cell}_language_model")
 
 
@@ -145,24 +146,54 @@ def make_stepwise(model: keras.Model, *, single_token: bool = False) -> keras.Mo
         (batch, time, vocab_size), or (batch,) and (batch, vocab_size).
     """
     token_ids = keras.Input(shape=() if single_token else (None,), dtype="int32", name="token_ids")
-    states_in, states_out = [], []
-    x: Any = token_ids
-    recurrent = recurrent_layers(model)
-    for layer in model.layers[1:]:
-        if layer in recurrent:
-            states = [keras.Input(shape=(size,), name=f"{layer.name}_state_{i}") for i, size in enumerate(_state_sizes(layer))]
-            if single_token:
-                x, *new_states = _BareCell(layer)([x, *states])
-            else:
-                x, *new_states = layer(x, initial_state=states)
-            states_in += states
-            states_out += new_states
-        elif not isinstance(layer, keras.layers.Dropout):
-            x = layer(x)
+    layers = [layer for layer in model.layers[1:] if not isinstance(layer, keras.layers.Dropout)]
+    x, states_in, states_out = _connect(layers, token_ids, single_token=single_token)
+    return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_stepwise")
+
+
+def make_body(model: keras.Model) -> keras.Model:
+    """Return a view of a language model without its output layer: [token_ids, *states] to [features, *states].
+
+    The features, shape (batch, time, size), are what the output layer reads: the place for another head, or for a loss that
+    does not hold the scores of the whole vocabulary for all tokens at once. Dropout stays, and works in training only.
+    """
+    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
+    layers = [layer for layer in model.layers[1:] if layer.name != "logits"]
+    x, states_in, states_out = _connect(layers, token_ids, output=False)
+    return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_body")
+
+
+def output_weights(model: keras.Model) -> tuple[Any, Any]:
+    """Return the matrix, shape (vocab_size, size), and the bias, shape (vocab_size,), that turn features into logits."""
     embedding = model.get_layer("embedding")
     if isinstance(embedding, keras.layers.ReversibleEmbedding):
-        x = embedding(x, reverse=True)
-    return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_stepwise")
+        return embedding.embeddings, ops.zeros((embedding.input_dim,), dtype="float32")
+    logits = model.get_layer("logits")
+    return ops.transpose(logits.kernel), logits.bias
+
+
+def _connect(
+    layers: list[keras.layers.Layer], token_ids: Any, *, states_in: bool = True, single_token: bool = False, output: bool = True
+) -> tuple[Any, list, list]:
+    """Call the layers of a language model one after the other; returns the last output and the states put in and given out."""
+    entered: list[Any] = []
+    given: list[Any] = []
+    x = token_ids
+    for layer in layers:
+        if not isinstance(layer, tuple(CELLS.values())):
+            x = layer(x)
+            continue
+        sizes = _state_sizes(layer) if states_in else []
+        states = [keras.Input(shape=(size,), name=f"{layer.name}_state_{i}") for i, size in enumerate(sizes)]
+        if single_token:
+            x, *new_states = _BareCell(layer)([x, *states])
+        else:
+            x, *new_states = layer(x, initial_state=states or None)
+        entered += states
+        given += new_states
+    if output and isinstance(layers[0], keras.layers.ReversibleEmbedding):
+        x = layers[0](x, reverse=True)
+    return x, entered, given
 
 
 class _BareCell(keras.layers.Layer):

@@ -6,16 +6,18 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slm_helpers.backend import keras
+from slm_helpers.backend import has_bfloat16, keras
 from slm_helpers.checks import check_choice, check_positive, check_share
 from slm_helpers.data import make_windows
 from slm_helpers.files import atomic_write
+from slm_helpers.layers import mean_cross_entropy
+from slm_helpers.models import make_body, output_weights
 from slm_helpers.progress import ProgressLine
 
 import numpy as np
@@ -23,8 +25,11 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
-SCHEDULES = ("constant", "linear", "cosine")
+ops = keras.ops
+
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "muon")
+SCHEDULES = ("constant", "linear", "cosine", "trapezoid")
+PRECISIONS = ("auto", "float32", "bfloat16")
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss_nats", "learning_rate", "seconds")
 
 
@@ -37,13 +42,15 @@ class TrainConfig:
     window: int = 64  # tokens
     optimizer: str = "adam"  # one of OPTIMIZERS; momentum is SGD with Nesterov momentum 0.9
     learning_rate: float = 2e-3  # the highest of the schedule
-    schedule: str = "cosine"  # one of SCHEDULES, from the highest rate to a hundredth of it
+    schedule: str = "cosine"  # one of SCHEDULES, from the highest rate to a hundredth of it; trapezoid: level, last fifth linear
     warmup_steps: int = 0  # the rate climbs to its highest over these steps
-    weight_decay: float = 0.0  # adamw only, per step and times the learning rate
+    weight_decay: float = 0.0  # adamw and muon, per step and times the learning rate
     max_gradient_norm: float = 1.0  # over all weights together (Pascanu et al. 2013)
     eval_steps: int = 0  # steps between looks at valid; 0: once an epoch
     patience: int = 0  # looks at valid without a better loss before stopping; 0: never stop early
     max_seconds: float = 0.0  # stop (and finish the schedule) after this time; 0: no limit. Such a run is not repeatable.
+    carry_state: bool = False  # each window goes on from the state after the one before it in the text, see StreamBatches
+    precision: str = "float32"  # one of PRECISIONS, of the large products; auto: bfloat16 where the processor multiplies in it
     seed: int = 42  # of the order of the windows
 
     def __post_init__(self) -> None:
@@ -51,6 +58,7 @@ class TrainConfig:
         check_positive(epochs=self.epochs, batch_size=self.batch_size, window=self.window)
         check_choice(OPTIMIZERS, optimizer=self.optimizer)
         check_choice(SCHEDULES, schedule=self.schedule)
+        check_choice(PRECISIONS, precision=self.precision)
         check_share(weight_decay=self.weight_decay)
         for name in ("learning_rate", "max_gradient_norm"):
             if not getattr(self, name) > 0:
@@ -94,21 +102,48 @@ class WindowBatches:
         """Return the number of batches in an epoch."""
         return self._num_windows // self.batch_size
 
-    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return inputs and targets of one batch, int32, shape (batch, window)."""
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return inputs and targets of one batch, int32, shape (batch, window), and which windows go on: zeros, shape (batch,)."""
         if epoch != self._epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            offset = int(rng.integers(0, self.window))
-            self._starts = offset + self.window * rng.permutation(self._num_windows)
+            self._starts = self._arrange(np.random.default_rng([self.seed, epoch]))
             self._epoch = epoch
         starts = self._starts[index * self.batch_size : (index + 1) * self.batch_size]
         windows = self.token_ids[starts[:, None] + np.arange(self.window + 1)].astype("int32")
-        return windows[:, :-1], windows[:, 1:]
+        return windows[:, :-1], windows[:, 1:], self._going_on(epoch, index)
 
     def fingerprint(self) -> str:
         """Return a short code of the stream, to notice that a checkpoint belongs to other data."""
         sample = np.ascontiguousarray(self.token_ids[:: max(1, len(self.token_ids) // 10_000)], dtype="int64")
         return f"{len(self.token_ids)}-{hashlib.sha256(sample.tobytes()).hexdigest()[:16]}"
+
+    def _arrange(self, rng: np.random.Generator) -> np.ndarray:
+        """Return where the windows of an epoch start, in the order of their use."""
+        return int(rng.integers(0, self.window)) + self.window * rng.permutation(self._num_windows)
+
+    def _going_on(self, epoch: int, index: int) -> np.ndarray:
+        return np.zeros(self.batch_size, dtype="float32")
+
+
+class StreamBatches(WindowBatches):
+    """Batches in which row i goes on where row i of the batch before ended, so that a recurrent state can be carried over.
+
+    The stream is cut into `batch_size` lanes read side by side, at a new offset each epoch. One window in sixteen is said to
+    start anew: a model must also learn to begin from a zero state.
+
+    Reference:
+        Merity et al. (2018), "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182.
+    """
+
+    def _arrange(self, rng: np.random.Generator) -> np.ndarray:
+        offset = int(rng.integers(0, self.window))
+        lane = len(self) * self.window
+        lanes = offset + lane * rng.permutation(self.batch_size)
+        return (lanes[None] + self.window * np.arange(len(self))[:, None]).reshape(-1)
+
+    def _going_on(self, epoch: int, index: int) -> np.ndarray:
+        if index == 0:
+            return np.zeros(self.batch_size, dtype="float32")
+        return (np.random.default_rng([self.seed, epoch, index]).random(self.batch_size) >= 1 / 16).astype("float32")
 
 
 def fit_model(
@@ -119,6 +154,7 @@ def fit_model(
     config: TrainConfig,
     checkpoint_dir: str | Path | None = None,
     checkpoint_steps: int = 200,
+    on_step: Callable[[int, float], None] | None = None,
 ) -> pd.DataFrame:
     """Train a language model to predict the next token.
 
@@ -133,6 +169,7 @@ def fit_model(
         config: All settings.
         checkpoint_dir: Folder for the checkpoint file.
         checkpoint_steps: Steps between checkpoints.
+        on_step: Called after each step with its number, from 1, and its loss, e.g. for a live plot.
 
     Returns:
         History in long form, one row a look: step, epoch, split ("train": mean since the last look; "valid"), loss_nats,
@@ -142,10 +179,10 @@ def fit_model(
         ValueError: If the checkpoint belongs to other settings, another model or other data.
         FloatingPointError: If the loss or, at a checkpoint, a weight becomes NaN or infinite; the last good checkpoint stays.
     """
-    batches = WindowBatches(train_ids, window=config.window, batch_size=config.batch_size, seed=config.seed)
-    valid = make_windows(valid_ids, config.window) if valid_ids is not None else None
-    compile_model(model, config)
+    make_batches = StreamBatches if config.carry_state else WindowBatches
+    batches = make_batches(train_ids, window=config.window, batch_size=config.batch_size, seed=config.seed)
     run = _Run(model, config, batches)
+    valid = None if valid_ids is None else _validation_batches(valid_ids, config)
     checkpoint = Path(checkpoint_dir) / "checkpoint.safetensors" if checkpoint_dir is not None else None
     if checkpoint is not None:
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +193,8 @@ def fit_model(
     with _interrupt_after_step() as interrupts, ProgressLine() as line:
         while not run.done and not interrupts:
             run.train_step(num_steps)
+            if on_step is not None:
+                on_step(run.step, run.last_loss)
             line.update(f"step {run.step} of {num_steps}, loss {run.last_loss:.3f} nats per token, {run.seconds:.0f} s")
             last = run.step == num_steps or bool(config.max_seconds and run.seconds >= config.max_seconds)
             if run.step % eval_steps == 0 or last:
@@ -167,18 +206,17 @@ def fit_model(
     return pd.DataFrame(run.history, columns=list(HISTORY_COLUMNS))
 
 
-def compile_model(model: keras.Model, config: TrainConfig) -> None:
-    """Give `model` its optimiser and the cross-entropy over logits."""
+def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
+    """Return the optimiser that `config` names."""
     rate, norm = float(config.learning_rate), float(config.max_gradient_norm)  # Keras refuses whole numbers
-    optimizer = {
+    decay = float(config.weight_decay)
+    return {
         "sgd": lambda: keras.optimizers.SGD(rate, global_clipnorm=norm),
         "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=norm),
         "adam": lambda: keras.optimizers.Adam(rate, global_clipnorm=norm),
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, global_clipnorm=norm),
+        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=decay, global_clipnorm=norm),
+        "muon": lambda: _BlockMuon(rate, name="muon", weight_decay=decay, adam_weight_decay=decay, global_clipnorm=norm),
     }[config.optimizer]()
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # XLA compiles the loop over time for minutes on the CPU and gains nothing with TensorFlow; JAX runs on nothing else.
-    model.compile(optimizer, loss=loss, jit_compile=keras.backend.backend() == "jax")
 
 
 def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
@@ -189,15 +227,19 @@ def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
         0.505
     """
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    left = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}[config.schedule]
+    left = {
+        "constant": 1.0,
+        "linear": 1 - progress,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "trapezoid": min(1.0, 5 * (1 - progress)),
+    }[config.schedule]
     return config.learning_rate * warm * (0.01 + 0.99 * left)
 
 
 def evaluate_loss(model: keras.Model, token_ids: np.ndarray, *, window: int = 64, batch_size: int = 64) -> float:
     """Return the mean loss in nats per token over windows that each start from a zero state."""
-    if getattr(model, "optimizer", None) is None:
-        compile_model(model, TrainConfig())
-    return _mean_loss(model, make_windows(token_ids, window), batch_size)
+    config = TrainConfig(batch_size=batch_size, window=window)
+    return _mean_loss(_Trainer(model, config), _validation_batches(token_ids, config))
 
 
 def count_tokens_trained(history: pd.DataFrame, config: TrainConfig) -> int:
@@ -210,7 +252,8 @@ class _Run:
 
     def __init__(self, model: keras.Model, config: TrainConfig, batches: WindowBatches):
         self.model, self.config, self.batches = model, config, batches
-        model.optimizer.build(model.trainable_variables)
+        self.trainer = _Trainer(model, config, batch_size=batches.batch_size)
+        self.trainer.optimizer.build(model.trainable_variables)
         self.step = 0
         self.done = False
         self.seconds = 0.0
@@ -226,9 +269,8 @@ class _Run:
         epoch, index = divmod(self.step, len(self.batches))
         spent = self.seconds / config.max_seconds if config.max_seconds else 0.0
         self.rate = learning_rate_at(config, self.step, min(1.0, max(self.step / num_steps, spent)))
-        self.model.optimizer.learning_rate = self.rate
-        self.model.reset_metrics()  # else Keras returns the mean over all steps so far
-        self.last_loss = float(self.model.train_on_batch(*self.batches.batch(epoch, index)))
+        self.trainer.optimizer.learning_rate = self.rate
+        self.last_loss = self.trainer.step(*self.batches.batch(epoch, index))
         self.step += 1
         self.seconds += time.perf_counter() - started
         if not math.isfinite(self.last_loss):
@@ -239,14 +281,14 @@ class _Run:
         self.loss_sum += self.last_loss
         self.loss_count += 1
 
-    def look(self, valid: tuple[np.ndarray, np.ndarray] | None) -> None:
+    def look(self, valid: list[tuple[np.ndarray, ...]] | None) -> None:
         """Add rows to the history and keep the weights if they are the best on valid so far."""
         epoch = self.step / len(self.batches)
         rows = [("train", self.loss_sum / self.loss_count)]
         self.loss_sum, self.loss_count = 0.0, 0
         if valid is not None:
             started = time.perf_counter()
-            loss = _mean_loss(self.model, valid, self.config.batch_size)
+            loss = _mean_loss(self.trainer, valid)
             self.seconds += time.perf_counter() - started
             rows.append(("valid", loss))
             self.looks_since_best += 1
@@ -260,9 +302,7 @@ class _Run:
             self.model.set_weights(self.best)
 
     def _variables(self) -> list[Any]:
-        # Metric variables are left out: they are reset at each step.
-        metrics = {id(v) for v in self.model.metrics_variables}
-        return [v for v in self.model.variables if id(v) not in metrics] + list(self.model.optimizer.variables)
+        return [*self.model.variables, *self.trainer.states, *self.trainer.optimizer.variables]
 
     def _identity(self) -> dict[str, Any]:
         """What must agree for a checkpoint to go on."""
@@ -333,12 +373,93 @@ def _interrupt_after_step() -> Iterator[list[int]]:
         raise KeyboardInterrupt
 
 
-def _mean_loss(model: keras.Model, windows: tuple[np.ndarray, np.ndarray], batch_size: int) -> float:
-    inputs, targets = windows
-    total = 0.0
-    for start in range(0, len(inputs), batch_size):
-        x, y = inputs[start : start + batch_size], targets[start : start + batch_size]
-        model.reset_metrics()
-        # Sum over windows, then divide: averaging batch means would overweight a short last batch.
-        total += float(model.test_on_batch(x, y)) * len(x)
-    return total / len(inputs)
+class _Trainer(keras.Model):
+    """[inputs, targets, weights, going on] -> mean loss, as one compiled step on every backend.
+
+    The carried states are variables, set to zero for windows that start anew.
+    """
+
+    def __init__(self, model: keras.Model, config: TrainConfig, *, batch_size: int | None = None):
+        super().__init__(name="trainer")
+        self.body = make_body(model)
+        self.language_model = model
+        bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16())
+        self.policy = keras.DTypePolicy("mixed_bfloat16" if bfloat16 else "float32")
+        self.sizes = [state.shape[-1] for state in self.body.inputs[1:]]
+        carried = self.sizes if config.carry_state and batch_size else []
+        self.states = [self.add_weight(shape=(batch_size, n), initializer="zeros", trainable=False) for n in carried]
+        self.built = True
+        # XLA compiles the loop over time for minutes on the CPU and gains nothing with TensorFlow; JAX runs on nothing else.
+        self.compile(make_optimizer(config), jit_compile=keras.backend.backend() == "jax")
+
+    def call(self, arguments: list, training: bool = False) -> Any:
+        inputs, targets, weights, going_on = arguments
+        kept = ops.cast(going_on, "float32")[:, None]
+        carry = bool(self.states) and training
+        states = [s * kept for s in self.states] if carry else [ops.zeros((ops.shape(inputs)[0], n)) for n in self.sizes]
+        with _computing_in(self.body, self.policy):
+            features, *states = self.body([inputs, *states], training=training)
+        if carry:
+            for variable, state in zip(self.states, states, strict=True):
+                variable.assign(ops.cast(state, "float32"))
+        flat = ops.reshape(ops.cast(features, self.policy.compute_dtype), (-1, features.shape[-1]))
+        targets, weights = ops.reshape(ops.cast(targets, "int32"), (-1,)), ops.reshape(weights, (-1,))
+        return mean_cross_entropy(flat, targets, weights, *output_weights(self.language_model))
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
+        return y_pred
+
+    def step(self, inputs: np.ndarray, targets: np.ndarray, going_on: np.ndarray) -> float:
+        self.reset_metrics()  # else Keras returns the mean over all steps so far
+        return float(self.train_on_batch([inputs, targets, np.ones(targets.shape, "float32"), going_on]))
+
+    def measure(self, inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+        self.reset_metrics()
+        return float(self.test_on_batch([inputs, targets, weights, np.zeros(len(inputs), "float32")]))
+
+
+@contextmanager
+def _computing_in(body: keras.Model, policy: keras.DTypePolicy) -> Iterator[None]:
+    """Let the layers compute in another precision while a step is traced; their weights stay float32."""
+    kept = [(layer, layer.dtype_policy) for layer in body.layers]
+    try:
+        for layer, _ in kept:
+            layer.dtype_policy = policy
+        yield
+    finally:
+        for layer, own in kept:
+            layer.dtype_policy = own
+
+
+class _BlockMuon(keras.optimizers.Muon):
+    """Muon (Jordan et al. 2024) that treats each gate of a recurrent layer as a matrix of its own."""
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        self.assign_add(m, gradient + m * (self.momentum - 1))
+        rows, columns = variable.shape
+        blocks = next((gates for cell, gates in (("gru", 3), ("lstm", 4)) if cell in m.path), 1)
+        g = ops.transpose(ops.reshape(gradient + self.momentum * m, (rows, blocks, columns // blocks)), (1, 0, 2))
+        g = g / (ops.norm(g, axis=(-2, -1), keepdims=True) + 1e-7)
+        g = ops.cast(g, "bfloat16") if has_bfloat16() else g
+        update = ops.cast(self.zeropower_via_newtonschulz5(g, self.ns_steps), "float32")
+        update = ops.reshape(ops.transpose(update, (1, 0, 2)), (rows, columns))
+        self.assign_sub(variable, lr * update * (max(rows, columns // blocks) ** 0.5 * self.rms_rate))
+
+
+def _validation_batches(token_ids: np.ndarray, config: TrainConfig) -> list[tuple[np.ndarray, ...]]:
+    """Return inputs, targets and weights of windows read from a zero state; the last batch is filled up with weight 0."""
+    inputs, targets = make_windows(token_ids, config.window)
+    size = min(config.batch_size, len(inputs))
+    batches = []
+    for start in range(0, len(inputs), size):
+        x, y = inputs[start : start + size], targets[start : start + size]
+        missing = size - len(x)
+        weights = np.pad(np.ones(x.shape, "float32"), ((0, missing), (0, 0)))
+        batches.append((np.pad(x, ((0, missing), (0, 0))), np.pad(y, ((0, missing), (0, 0))), weights))
+    return batches
+
+
+def _mean_loss(trainer: _Trainer, batches: list[tuple[np.ndarray, ...]]) -> float:
+    # Weighted by their tokens: a mean of batch means would overweight a short last batch.
+    sums = [(trainer.measure(*batch) * batch[2].sum(), batch[2].sum()) for batch in batches]
+    return float(sum(loss for loss, _ in sums) / sum(weight for _, weight in sums))

@@ -29,6 +29,7 @@ LEVELS = {
     "training": 8,
     "generation": 8,
     "compress": 8,
+    "pretrain": 10,
     "explain": 8,
     "privacy": 8,
     "tasks": 9,

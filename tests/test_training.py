@@ -16,12 +16,15 @@ from slm_helpers.models import build_language_model
 from slm_helpers.training import (
     HISTORY_COLUMNS,
     OPTIMIZERS,
+    PRECISIONS,
+    StreamBatches,
     TrainConfig,
     WindowBatches,
     count_tokens_trained,
     evaluate_loss,
     fit_model,
     learning_rate_at,
+    make_optimizer,
 )
 
 import keras
@@ -47,22 +50,9 @@ def assert_same_weights(model: keras.Model, weights: list[np.ndarray], *, atol: 
         np.testing.assert_allclose(ours, theirs, atol=atol)
 
 
-def stop_after(model: keras.Model, num_steps: int, act) -> keras.Model:
-    """Call `act` within step `num_steps`, when the weights have moved but nothing else knows it yet."""
-    train, calls = model.train_on_batch, []
-
-    def train_on_batch(*batch):
-        loss = train(*batch)
-        calls.append(loss)
-        return act(loss) if len(calls) == num_steps else loss
-
-    model.train_on_batch = train_on_batch
-    return model
-
-
-def press_ctrl_c(loss):
-    signal.raise_signal(signal.SIGINT)
-    return loss
+def press_ctrl_c_after(num_steps: int):
+    """Return an `on_step` that presses Ctrl-C after one step."""
+    return lambda step, loss: signal.raise_signal(signal.SIGINT) if step == num_steps else None
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +74,8 @@ def test_targets_are_inputs_shifted_by_one_and_every_window_is_from_the_stream()
     for epoch in range(6):
         seen = []
         for index in range(len(batches)):
-            inputs, targets = batches.batch(epoch, index)
+            inputs, targets, going_on = batches.batch(epoch, index)
+            assert not going_on.any()
             assert inputs.shape == targets.shape == (4, 5)
             assert inputs.dtype == targets.dtype == np.int32
             np.testing.assert_array_equal(targets, inputs + 1)  # the stream counts upwards by one
@@ -118,7 +109,7 @@ def test_batches_read_a_memory_map(tmp_path):
     assert mapped.fingerprint() == in_memory.fingerprint()
     for ours, theirs in zip(mapped.batch(1, 2), in_memory.batch(1, 2), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-        assert ours.dtype == np.int32
+        assert ours.dtype == theirs.dtype
 
 
 def test_a_fingerprint_notices_other_data():
@@ -219,14 +210,14 @@ def test_history_is_as_documented(unbroken):
 
 def test_train_loss_is_the_mean_since_the_last_look():
     model, losses = new_model(dropout=0.0), []
-    train = model.train_on_batch
+    batches = WindowBatches(NOISE, window=SHORT.window, batch_size=SHORT.batch_size, seed=SHORT.seed)
 
-    def train_on_batch(inputs, targets):
-        losses.append(loss_nats(keras.ops.convert_to_numpy(model(inputs)), targets))  # before this step
-        return train(inputs, targets)
+    def score_next(step, loss):
+        inputs, targets, _ = batches.batch(*divmod(step, len(batches)))
+        losses.append(loss_nats(keras.ops.convert_to_numpy(model(inputs)), targets))  # before the step that trains on it
 
-    model.train_on_batch = train_on_batch
-    history = fit_model(model, NOISE, config=dataclasses.replace(SHORT, eval_steps=5))
+    score_next(0, math.nan)
+    history = fit_model(model, NOISE, config=dataclasses.replace(SHORT, eval_steps=5), on_step=score_next)
     assert history["step"].tolist() == [5, 10, 15, 18]
     assert history["split"].tolist() == ["train"] * 4
     means = [np.mean(losses[a:b]) for a, b in ((0, 5), (5, 10), (10, 15), (15, 18))]
@@ -268,11 +259,43 @@ def test_gradient_clipping_limits_the_step():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_takes_its_settings(optimizer):
-    model = new_model()
-    history = fit_model(model, CYCLE, config=TrainConfig(epochs=1, batch_size=30, window=4, optimizer=optimizer, weight_decay=0.01))
-    assert np.isfinite(history["loss_nats"]).all()
-    assert float(model.optimizer.global_clipnorm) == 1.0
-    assert (model.optimizer.weight_decay == 0.01) == (optimizer == "adamw")
+    config = TrainConfig(epochs=1, batch_size=30, window=4, optimizer=optimizer, weight_decay=0.01)
+    assert np.isfinite(fit_model(new_model(), CYCLE, config=config)["loss_nats"]).all()
+    made = make_optimizer(config)
+    assert float(made.global_clipnorm) == 1.0
+    assert (made.weight_decay == 0.01) == (optimizer in ("adamw", "muon"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_learns_and_leaves_a_float32_model(precision):
+    model = new_model(cell="gru", dropout=0.0)
+    fit_model(model, CYCLE, config=dataclasses.replace(SHORT, epochs=30, optimizer="muon", precision=precision))
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert evaluate_loss(model, CYCLE, window=4) < 0.1 * math.log(VOCAB_SIZE)
+
+
+def test_a_carried_state_reaches_back_beyond_the_window():
+    """The token after a pause of six is the one before it: windows of three never hold both."""
+    rng = np.random.default_rng(0)
+    stream = np.concatenate([[token, *[7] * 6, token] for token in rng.integers(3, 6, 600)]).astype("int32")
+    losses = {}
+    for carry in (False, True):
+        config = TrainConfig(epochs=12, batch_size=8, window=3, learning_rate=0.01, carry_state=carry)
+        history = fit_model(new_model(cell="gru", dropout=0.0, units=16), stream, config=config)
+        losses[carry] = history["loss_nats"].iloc[-1]
+    assert losses[True] < losses[False] - 0.05
+
+
+def test_lanes_go_on_where_they_stopped_and_some_windows_begin_anew():
+    batches = StreamBatches(np.arange(100_000), window=7, batch_size=4, seed=5)
+    new = 0
+    for index in range(1, len(batches)):
+        (_, targets, _), (inputs, _, going_on) = batches.batch(3, index - 1), batches.batch(3, index)
+        np.testing.assert_array_equal(inputs[:, 0], targets[:, -1])
+        new += (going_on == 0).mean()
+    assert 0.04 < new / (len(batches) - 1) < 0.09
+    assert not batches.batch(3, 0)[2].any()
+    assert set(batches.batch(2, 0)[0][:, 0]) != set(batches.batch(3, 0)[0][:, 0])
 
 
 def test_max_seconds_stops_and_finishes_the_schedule():
@@ -303,13 +326,11 @@ def test_evaluate_loss_equals_the_loss_of_the_logits():
 def test_ctrl_c_saves_a_checkpoint_that_goes_on_exactly(tmp_path, unbroken, at):
     weights, history = unbroken
     with pytest.raises(KeyboardInterrupt):
-        fit_model(stop_after(new_model(), at, press_ctrl_c), NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=tmp_path)
+        fit_model(new_model(), NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=tmp_path, on_step=press_ctrl_c_after(at))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     model = new_model(seed=99)  # other first weights, other dropout: all comes from the checkpoint
     steps = []
-    train = model.train_on_batch
-    model.train_on_batch = lambda *batch: steps.append(1) or train(*batch)
-    resumed = fit_model(model, NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=tmp_path)
+    resumed = fit_model(model, NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=tmp_path, on_step=lambda step, loss: steps.append(step))
     assert len(steps) == NUM_STEPS - at
     assert_same_weights(model, weights)
     assert resumed["step"].tolist() == history["step"].tolist()
@@ -318,7 +339,7 @@ def test_ctrl_c_saves_a_checkpoint_that_goes_on_exactly(tmp_path, unbroken, at):
 
 def test_ctrl_c_without_a_checkpoint_folder_just_stops():
     with pytest.raises(KeyboardInterrupt):
-        fit_model(stop_after(new_model(), 2, press_ctrl_c), NOISE, config=SHORT)
+        fit_model(new_model(), NOISE, config=SHORT, on_step=press_ctrl_c_after(2))
 
 
 def test_a_finished_run_only_loads(tmp_path, unbroken):
@@ -330,8 +351,7 @@ def test_a_finished_run_only_loads(tmp_path, unbroken):
         raise AssertionError("a finished run was trained on")
 
     model = new_model(seed=99)
-    model.train_on_batch = refuse
-    loaded = fit_model(model, NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=tmp_path)
+    loaded = fit_model(model, NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=tmp_path, on_step=refuse)
     assert_same_weights(model, weights)
     assert loaded.equals(history)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
@@ -346,8 +366,7 @@ def test_the_best_weights_come_back_through_a_checkpoint(tmp_path):
     best = valid.loc[valid["loss_nats"].idxmin(), "step"]
     assert best < history["step"].max() - 2  # neither the last look nor the one of the interruption
     with pytest.raises(KeyboardInterrupt):
-        model = stop_after(new_model(), int(best) + 3, press_ctrl_c)
-        fit_model(model, CYCLE, backwards, config=config, checkpoint_dir=tmp_path)
+        fit_model(new_model(), CYCLE, backwards, config=config, checkpoint_dir=tmp_path, on_step=press_ctrl_c_after(int(best) + 3))
     for _ in range(2):  # the first goes on, the second only loads
         model = new_model(seed=99)
         assert fit_model(model, CYCLE, backwards, config=config, checkpoint_dir=tmp_path)["step"].tolist() == history["step"].tolist()
@@ -359,7 +378,7 @@ def interrupted(tmp_path_factory) -> bytes:
     """A checkpoint after 4 of the 18 steps."""
     folder = tmp_path_factory.mktemp("interrupted")
     with pytest.raises(KeyboardInterrupt):
-        fit_model(stop_after(new_model(), 4, press_ctrl_c), NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=folder)
+        fit_model(new_model(), NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=folder, on_step=press_ctrl_c_after(4))
     return (folder / "checkpoint.safetensors").read_bytes()
 
 
@@ -394,9 +413,14 @@ def test_a_corrupt_checkpoint_is_refused_by_name(checkpoint_dir, interrupted, da
 
 
 def test_a_loss_of_nan_stops_and_leaves_the_last_checkpoint(checkpoint_dir, interrupted, unbroken):
-    diverging = stop_after(new_model(), 3, lambda loss: math.nan)  # step 7, for the checkpoint stands at 4
+    model = new_model()
+
+    def diverge(step, loss):
+        if step == 6:  # the checkpoint stands at 4
+            model.weights[0].assign(np.full(model.weights[0].shape, np.nan, "float32"))
+
     with pytest.raises(FloatingPointError, match=r"The loss is nan at step 7\. Lower the learning rate"):
-        fit_model(diverging, NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=checkpoint_dir)
+        fit_model(model, NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=checkpoint_dir, on_step=diverge)
     assert (checkpoint_dir / "checkpoint.safetensors").read_bytes() == interrupted
     model = new_model()
     fit_model(model, NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=checkpoint_dir)
@@ -412,12 +436,12 @@ def test_a_run_that_diverges_is_noticed():
 def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(checkpoint_dir, interrupted):
     model = new_model()
 
-    def poison(loss):  # the loss of this step was computed before and is fine
-        model.weights[0].assign(np.full(model.weights[0].shape, np.inf, "float32"))
-        return loss
+    def poison(step, loss):  # the loss of this step was computed before and is fine
+        if step == 6:
+            model.weights[0].assign(np.full(model.weights[0].shape, np.inf, "float32"))
 
     with pytest.raises(FloatingPointError, match="weights are NaN or infinite after step 6"):
-        fit_model(stop_after(model, 2, poison), NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=checkpoint_dir, checkpoint_steps=1)
+        fit_model(model, NOISE, CYCLE[:60], config=SHORT, checkpoint_dir=checkpoint_dir, checkpoint_steps=1, on_step=poison)
     path = checkpoint_dir / "checkpoint.safetensors"
     assert path.read_bytes() != interrupted  # that of step 5
     assert all(np.isfinite(values).all() for values in load_file(path).values())
@@ -450,10 +474,9 @@ folder, pause = sys.argv[1], float(sys.argv[2])
 stream = np.load(folder + "/stream.npy")
 keras.utils.set_random_seed(1)
 model = build_language_model(8, cell="gru", embedding_dim=8, units=8, num_layers=2, dropout=0.3)
-train = model.train_on_batch
-model.train_on_batch = lambda *batch: time.sleep(pause) or train(*batch)
 config = TrainConfig(epochs=6, batch_size=8, window=4, learning_rate=0.02, eval_steps=7)
-history = fit_model(model, stream, stream[:60], config=config, checkpoint_dir=folder + "/run", checkpoint_steps=int(sys.argv[3]))
+history = fit_model(model, stream, stream[:60], config=config, checkpoint_dir=folder + "/run", checkpoint_steps=int(sys.argv[3]),
+                    on_step=lambda step, loss: time.sleep(pause))
 np.savez(folder + "/final.npz", *model.get_weights())
 print(json.dumps(history[["step", "split", "loss_nats"]].to_dict("list")))
 """
