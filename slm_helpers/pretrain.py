@@ -5,16 +5,42 @@
 One command, one fixed seed. It may be stopped at any time: the same command goes on from the last checkpoint in runs/pretrain/.
 """
 
+import argparse
+import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from slm_helpers.backend import keras
+from slm_helpers.baselines import KneserNeyModel
 from slm_helpers.data import load_dataset, normalise_text
+from slm_helpers.evaluation import bootstrap_interval
 from slm_helpers.files import atomic_write
+from slm_helpers.generation import TextGenerator
+from slm_helpers.models import RUNS_DIR, build_language_model
 from slm_helpers.tokenizers import Tokenizer, train_bpe_tokenizer
+from slm_helpers.training import TrainConfig, fit_model
 
 import numpy as np
+import pandas as pd
+
+SEED = 42
+NETWORK = {"vocab_size": 8192, "cell": "gru", "embedding_dim": 256, "units": 768}
+TRAINING = TrainConfig(
+    batch_size=128,
+    window=64,
+    optimizer="muon",
+    learning_rate=5e-3,
+    schedule="trapezoid",
+    warmup_steps=200,
+    weight_decay=0.02,
+    eval_steps=500,
+    carry_state=True,
+    precision="auto",
+    seed=SEED,
+)
 
 SOURCES = (
     "story_books",
@@ -27,6 +53,8 @@ SOURCES = (
     "tinystories_sample",
 )
 SHARED_WORDS = 13  # a training paragraph with a run of this many words from a held-out text is left out
+VALID_CHARS = 60_000  # of each source
+SCORED_CHARS = 1_500_000  # of each held-out set in the scores of the card
 PIECE_CHARS = 20_000  # books are cut into pieces of about this length, so that shuffling mixes the sources
 
 
@@ -101,17 +129,97 @@ def _any_in(codes: np.ndarray, known: np.ndarray) -> bool:
     return bool((known[places] == codes).any())
 
 
-def prepare(folder: Path, *, vocab_size: int, seed: int = 42) -> Tokenizer:
-    """Write tokenizer.json, tokens.npy (uint16, all training text) and sources.json into `folder`, unless they are there."""
+def prepare(folder: Path, *, seed: int = SEED) -> Tokenizer:
+    """Write the tokeniser, all training text as token ids (tokens.npy, uint16) and a validation stream, unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "sources.json").exists():
         return Tokenizer.load(folder / "tokenizer.json")
-    texts, _, counts = gather_text(seed=seed)
-    tokenizer = train_bpe_tokenizer(texts, vocab_size=vocab_size)
+    texts, held_out, counts = gather_text(seed=seed)
+    tokenizer = train_bpe_tokenizer(texts, vocab_size=NETWORK["vocab_size"])
     tokenizer.save(folder / "tokenizer.json")
+    valid = [_cut(held_out[name], VALID_CHARS) for name in held_out if name.endswith("/valid")]
     ids = tokenizer.encode_documents(texts).astype("uint16")
-    with atomic_write(folder / "tokens.npy", "wb") as file:
-        np.save(file, ids)
+    for name, values in (("tokens", ids), ("valid", tokenizer.encode_documents(valid).astype("uint16"))):
+        with atomic_write(folder / f"{name}.npy", "wb") as file:
+            np.save(file, values)
     with atomic_write(folder / "sources.json") as file:
-        json.dump(counts | {"tokens": len(ids), "vocab_size": vocab_size}, file, indent=1)
+        json.dump(counts | {"tokens": len(ids)}, file, indent=1)
     return tokenizer
+
+
+def pretrain(folder: Path, *, epochs: int) -> tuple[keras.Model, Tokenizer, pd.DataFrame]:
+    """Train, or go on training, up to `epochs` passes over the text; checkpoints go into `folder`."""
+    tokenizer = prepare(folder)
+    tokens, valid = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "valid"))
+    keras.utils.set_random_seed(SEED)
+    model = build_language_model(**NETWORK)
+    config = dataclasses.replace(TRAINING, epochs=epochs)
+    history = fit_model(model, tokens, np.asarray(valid), config=config, checkpoint_dir=folder, checkpoint_steps=500)
+    return model, tokenizer, history
+
+
+def score_held_out(model: keras.Model, tokenizer: Tokenizer, tokens: np.ndarray, held_out: dict[str, list[str]]) -> pd.DataFrame:
+    """Score the model, and n-gram models of the same training tokens, on held-out documents (long ones in pieces, evenly picked).
+
+    Returns:
+        One row a set and model: dataset, split, model, bits_per_byte, ci_low, ci_high (95 %, over documents), num_bytes, and
+        reduction, the share of bits saved against the best n-gram model, with its interval (paired, over the same documents).
+    """
+    generator = TextGenerator(model, tokenizer)
+    samples = {name: _pick([piece for text in texts for piece in _pieces(text.split("\n\n"))]) for name, texts in held_out.items()}
+    nats = {(name, "slm"): np.array([generator.token_losses(text).sum() for text in texts]) for name, texts in samples.items()}
+    for order in (3, 4, 5):
+        counted = KneserNeyModel(order, tokenizer.vocab_size).fit(tokens)
+        for name, texts in samples.items():
+            streams = [np.concatenate([[tokenizer.end_id], tokenizer.encode(text)]) for text in texts]
+            nats[name, f"kneser-ney-{order}"] = np.array([-counted.log_probs(stream)[1:].sum() for stream in streams])
+        del counted
+    rows = []
+    for name, texts in samples.items():
+        sizes = np.array([len(text.encode()) for text in texts])
+        names = [model for dataset, model in nats if dataset == name]
+        best = min((n for n in names if n != "slm"), key=lambda n: nats[name, n].sum())
+        for key in names:
+            bits, low, high = _ratio_with_interval(nats[name, key] / math.log(2), sizes)
+            kept, kept_low, kept_high = _ratio_with_interval(nats[name, key], nats[name, best])
+            saved = {"reduction": 1 - kept, "reduction_low": 1 - kept_high, "reduction_high": 1 - kept_low}
+            dataset, split = name.split("/")
+            rows.append(
+                {"dataset": dataset, "split": split, "model": key, "bits_per_byte": bits, "ci_low": low, "ci_high": high}
+                | saved
+                | {"num_documents": len(texts), "num_bytes": int(sizes.sum())}
+            )
+    return pd.DataFrame(rows)
+
+
+def _pick(pieces: list[str]) -> list[str]:
+    """Return pieces spread evenly over all, about SCORED_CHARS together."""
+    share = min(1.0, SCORED_CHARS / sum(map(len, pieces)))
+    return [pieces[int(i / share)] for i in range(max(1, int(len(pieces) * share)))]
+
+
+def _ratio_with_interval(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
+    """Return sum(above) / sum(below) with its 95 % bootstrap interval; nan bounds for fewer than five documents."""
+    ratio = float(above.sum() / below.sum())
+    if len(above) < 5:
+        return ratio, math.nan, math.nan
+    return ratio, *bootstrap_interval(lambda a, b: a.sum() / b.sum(), above, below)
+
+
+def _cut(texts: list[str], num_chars: int) -> str:
+    """Return the beginnings of all `texts`, together about `num_chars` long."""
+    share = max(200, num_chars // len(texts))
+    return "\n\n".join(text[:share] for text in texts)[:num_chars]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m slm_helpers.pretrain", description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=8, help="passes over the text; half an hour to an hour each on two cores")
+    parser.add_argument("--work", type=Path, default=RUNS_DIR / "pretrain", help="folder of tokens and checkpoints")
+    options = parser.parse_args(arguments)
+    pretrain(options.work, epochs=options.epochs)
+
+
+if __name__ == "__main__":
+    main()

@@ -160,7 +160,8 @@ def fit_model(
 
     With a validation stream the best weights seen on it are put back at the end, and training stops early after `patience`
     looks without a better loss. With `checkpoint_dir`, a run that was cut off goes on where its last checkpoint stands and
-    ends with the weights of an unbroken run; a finished run only loads its result. Ctrl-C stops after the step and writes one.
+    ends with the weights of an unbroken run; a finished run only loads its result, unless it is now to be longer. Ctrl-C stops
+    after the step and writes one.
 
     Args:
         model: From `build_language_model`; its weights are changed in place.
@@ -173,7 +174,7 @@ def fit_model(
 
     Returns:
         History in long form, one row a look: step, epoch, split ("train": mean since the last look; "valid"), loss_nats,
-        learning_rate, seconds (of training so far).
+        learning_rate, seconds (of training so far). `history.attrs["cpu_seconds"]` is what the steps took of all cores.
 
     Raises:
         ValueError: If the checkpoint belongs to other settings, another model or other data.
@@ -191,7 +192,7 @@ def fit_model(
     num_steps = config.epochs * len(batches)
     eval_steps = config.eval_steps or len(batches)
     with _interrupt_after_step() as interrupts, ProgressLine() as line:
-        while not run.done and not interrupts:
+        while not run.done and not interrupts and run.step < num_steps:
             run.train_step(num_steps)
             if on_step is not None:
                 on_step(run.step, run.last_loss)
@@ -203,7 +204,9 @@ def fit_model(
             if checkpoint is not None and (run.step % checkpoint_steps == 0 or run.done or interrupts):
                 run.save(checkpoint)
     run.restore_best()
-    return pd.DataFrame(run.history, columns=list(HISTORY_COLUMNS))
+    history = pd.DataFrame(run.history, columns=list(HISTORY_COLUMNS))
+    history.attrs["cpu_seconds"] = run.cpu_seconds
+    return history
 
 
 def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
@@ -247,6 +250,10 @@ def count_tokens_trained(history: pd.DataFrame, config: TrainConfig) -> int:
     return int(history["step"].max()) * config.batch_size * config.window
 
 
+_STATE = ("step", "done", "seconds", "cpu_seconds", "loss_sum", "loss_count", "best_loss", "looks_since_best", "history")
+_LENGTH = ("epochs", "max_seconds")  # settings that may change when a run goes on: how long it shall be
+
+
 class _Run:
     """The moving parts of one training run: where it stands, its best weights, its history."""
 
@@ -256,7 +263,7 @@ class _Run:
         self.trainer.optimizer.build(model.trainable_variables)
         self.step = 0
         self.done = False
-        self.seconds = 0.0
+        self.seconds, self.cpu_seconds = 0.0, 0.0
         self.last_loss = math.nan
         self.loss_sum, self.loss_count = 0.0, 0
         self.best_loss, self.looks_since_best = math.inf, 0
@@ -264,7 +271,7 @@ class _Run:
         self.history: list[tuple] = []
 
     def train_step(self, num_steps: int) -> None:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         config = self.config
         epoch, index = divmod(self.step, len(self.batches))
         spent = self.seconds / config.max_seconds if config.max_seconds else 0.0
@@ -273,6 +280,7 @@ class _Run:
         self.last_loss = self.trainer.step(*self.batches.batch(epoch, index))
         self.step += 1
         self.seconds += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - cpu_started
         if not math.isfinite(self.last_loss):
             raise FloatingPointError(
                 f"The loss is {self.last_loss} at step {self.step}. Lower the learning rate (now {self.rate:g}) or "
@@ -321,8 +329,7 @@ class _Run:
                 f"The weights are NaN or infinite after step {self.step}. Lower the learning rate (now {self.rate:g}) or "
                 "max_gradient_norm. The last checkpoint, if any, is intact."
             )
-        names = ("step", "done", "seconds", "loss_sum", "loss_count", "best_loss", "looks_since_best", "history")
-        state = {name: getattr(self, name) for name in names}
+        state = {name: getattr(self, name) for name in _STATE}
         with atomic_write(path, "wb") as file:
             file.write(save(tensors, metadata={"state": json.dumps(state), "identity": json.dumps(self._identity())}))
 
@@ -334,6 +341,7 @@ class _Run:
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read ({error}). Remove it to start anew.") from error
         theirs, ours = json.loads(metadata["identity"]), json.loads(json.dumps(self._identity()))
+        lengths = [{name: identity["config"].pop(name, None) for name in _LENGTH} for identity in (theirs, ours)]
         for part in ours:
             if theirs[part] != ours[part]:
                 named = [k for k in ours[part] if ours[part][k] != theirs[part].get(k)] if part == "config" else []
@@ -348,6 +356,7 @@ class _Run:
         for name, value in json.loads(metadata["state"]).items():
             setattr(self, name, value)
         self.history = [tuple(row) for row in self.history]
+        self.done = self.done and lengths[0] == lengths[1]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 import slm_helpers.layers
 from slm_helpers.backend import keras
-from slm_helpers.layers import FastGRU
+from slm_helpers.layers import FastGRU, mean_cross_entropy
 
 import numpy as np
 import pytest
@@ -67,3 +67,64 @@ def test_it_comes_back_from_its_config():
     _, fast = pair(return_sequences=True)
     copy = keras.layers.deserialize(keras.layers.serialize(fast))
     assert type(copy) is FastGRU and copy.units == UNITS
+
+
+class Head(keras.layers.Layer):
+    """A matrix, a bias, and the loss of their scores: plain or our own."""
+
+    def __init__(self, own: bool):
+        super().__init__()
+        self.own = own
+
+    def build(self, input_shape):
+        rng = np.random.default_rng(7)
+        self.features = self.add_weight(shape=(TOKENS, FEATURES), initializer=lambda *a, **k: rng.normal(size=(TOKENS, FEATURES)), name="h")
+        self.matrix = self.add_weight(shape=(VOCAB, FEATURES), initializer=lambda *a, **k: rng.normal(size=(VOCAB, FEATURES)), name="m")
+        self.bias = self.add_weight(shape=(VOCAB,), initializer=lambda *a, **k: 40 * rng.normal(size=VOCAB), name="b")
+
+    def call(self, arguments):
+        targets, weights = arguments
+        features = keras.ops.convert_to_tensor(self.features)
+        if self.own:
+            return mean_cross_entropy(features, targets, weights, self.matrix, self.bias)
+        logits = keras.ops.matmul(features, keras.ops.transpose(self.matrix)) + self.bias
+        losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+        return keras.ops.sum(losses * weights) / keras.ops.sum(weights)
+
+
+class Loss(keras.Model):
+    def __init__(self, own: bool):
+        super().__init__()
+        self.head = Head(own)
+
+    def call(self, arguments):
+        return self.head(arguments)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return 3 * y_pred  # so that the gradient from above is not 1
+
+
+VOCAB, TOKENS = 11, 23
+
+
+@pytest.mark.parametrize("rows", [512, 7])  # one chunk; three full ones and a rest of two
+def test_cross_entropy_and_its_gradients_equal_the_plain_ones(monkeypatch, rows):
+    monkeypatch.setattr(slm_helpers.layers, "_ROWS", rows)
+    rng = np.random.default_rng(8)
+    targets, weights = rng.integers(0, VOCAB, TOKENS).astype("int32"), rng.integers(0, 3, TOKENS).astype("float32")
+    found = []
+    for own in (False, True):
+        model = Loss(own)
+        model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+        loss = model.train_on_batch([targets, weights])
+        found.append([np.asarray(loss), *model.get_weights()])
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_no_weight_at_all_gives_no_loss_instead_of_nan():
+    zeros = np.zeros((4, FEATURES), "float32")
+    loss = mean_cross_entropy(
+        zeros, np.zeros(4, "int32"), np.zeros(4, "float32"), np.zeros((VOCAB, FEATURES), "float32"), np.zeros(VOCAB, "float32")
+    )
+    assert float(loss) == 0.0

@@ -357,6 +357,18 @@ def test_a_finished_run_only_loads(tmp_path, unbroken):
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
+def test_a_finished_run_may_be_made_longer(tmp_path):
+    constant = dataclasses.replace(SHORT, schedule="constant", carry_state=True)
+    longer = dataclasses.replace(constant, epochs=4)
+    whole, model = new_model(), new_model()
+    history = fit_model(whole, NOISE, config=longer)
+    assert fit_model(model, NOISE, config=constant, checkpoint_dir=tmp_path)["step"].max() == NUM_STEPS
+    resumed = fit_model(new_model(seed=99), NOISE, config=longer, checkpoint_dir=tmp_path)
+    assert resumed["step"].tolist() == history["step"].tolist()
+    np.testing.assert_allclose(resumed["loss_nats"], history["loss_nats"], atol=1e-6)
+    assert resumed.attrs["cpu_seconds"] > 0
+
+
 def test_the_best_weights_come_back_through_a_checkpoint(tmp_path):
     backwards = CYCLE[::-1].copy()[:60]
     config = dataclasses.replace(SHORT, eval_steps=2, patience=4, schedule="constant")
@@ -392,7 +404,7 @@ def checkpoint_dir(tmp_path, interrupted):
     ("part", "changes"),
     [
         (r"config \(learning_rate, seed\)", {"config": dataclasses.replace(SHORT, learning_rate=0.5, seed=1)}),
-        (r"config \(epochs\)", {"config": dataclasses.replace(SHORT, epochs=3)}),
+        (r"config \(weight_decay\)", {"config": dataclasses.replace(SHORT, weight_decay=0.1)}),
         ("model", {"units": 9}),
         ("data", {"train_ids": CYCLE}),
     ],
