@@ -19,7 +19,7 @@ from slm_helpers.backend import keras
 from slm_helpers.checks import check_choice, check_positive, check_share
 from slm_helpers.data import DATA_DIR
 from slm_helpers.files import sha256_of
-from slm_helpers.layers import FastGRU
+from slm_helpers.layers import AddPositions, CausalBlock, FastGRU, TextPooling
 from slm_helpers.tokenizers import Tokenizer
 
 import numpy as np
@@ -119,6 +119,140 @@ def build_language_model(
     # Every recurrent layer can take and give its state; this model starts from zeros and drops the final one.
     logits, _, _ = _connect(layers, token_ids, states_in=False)
     return keras.Model(token_ids, logits, name=f"{cell}_language_model")
+
+
+@builder
+def build_text_classifier(
+    vocab_size: int,
+    *,
+    num_classes: int,
+    cell: str = "gru",
+    embedding_dim: int = 256,
+    units: int = 512,
+    num_layers: int = 1,
+    dropout: float = 0.2,
+) -> keras.Model:
+    """Build a recurrent classifier of whole texts, the other half of `build_language_model`.
+
+    Embedding and recurrent layers carry the names and shapes of the language model's, so that `start_from` can copy them. The
+    head pools the outputs over the true length (mean, maximum and last, side by side) and scores the classes.
+
+    Args:
+        vocab_size: Number of distinct token ids; id 0 is padding.
+        num_classes: Number of classes, two at least.
+        cell: "rnn" (tanh), "gru" or "lstm".
+        embedding_dim: Length of a token vector.
+        units: Length of the recurrent state in each layer.
+        num_layers: Number of stacked recurrent layers.
+        dropout: Share of activations dropped after the embedding, after each layer but the last, and after pooling, in [0, 1).
+
+    Returns:
+        An uncompiled model from int32 token ids, shape (batch, time), to float32 logits, shape (batch, num_classes). Shorter
+        texts are padded on the right with 0; how far does not change the logits.
+
+    Raises:
+        ValueError: If a size is not a positive whole number, there are fewer than two classes, `dropout` lies outside [0, 1)
+            or `cell` is not known.
+
+    Example:
+        >>> build_text_classifier(vocab_size=40, num_classes=3, units=32).output_shape
+        (None, 3)
+
+    Reference:
+        Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification", arXiv:1801.06146.
+    """
+    check_positive(vocab_size=vocab_size, num_classes=num_classes, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
+    check_share(dropout=dropout)
+    check_choice(CELLS, cell=cell)
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}, but a classifier needs two classes at least.")
+    # As in a language model with tied embeddings, so that both start from random weights of the same size.
+    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
+    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
+    # No mask: a recurrent layer would go through its slow path. Padding stands on the right and is left out in pooling.
+    x = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")(token_ids)
+    for i in range(num_layers):
+        x = keras.layers.Dropout(dropout, name=f"{cell}_{i - 1}_dropout" if i else "embedding_dropout")(x)
+        layer = CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}")
+        layer.unrolled = False  # texts come in many lengths
+        x = layer(x)
+    x = TextPooling(name="pooling")([x, token_ids])
+    x = keras.layers.Dropout(dropout, name="pooling_dropout")(x)
+    logits = keras.layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
+    return keras.Model(token_ids, logits, name=f"{cell}_text_classifier")
+
+
+def start_from(model: keras.Model, base: keras.Model) -> list[str]:
+    """Copy the weights of `base` into the layers of `model` that have the same name; returns their names, first to last.
+
+    The output layer "logits" stays as it is: its rows mean something else in each model.
+
+    Args:
+        model: Changed in place, e.g. a new classifier.
+        base: E.g. a pretrained language model.
+
+    Raises:
+        ValueError: If no layer has the same name, or one has weights of other shapes: nothing is copied then.
+    """
+    theirs = {layer.name: layer for layer in base.layers if layer.weights and layer.name != "logits"}
+    shared = [layer for layer in model.layers if layer.weights and layer.name in theirs]
+    if not shared:
+        raise ValueError(
+            f"{model.name} and {base.name} share no layer: {', '.join(layer.name for layer in model.layers if layer.weights)} against "
+            f"{', '.join(theirs)}. Build the new model with the cell of the base."
+        )
+    for layer in shared:
+        ours, needed = ([tuple(w.shape) for w in each.weights] for each in (layer, theirs[layer.name]))
+        if ours != needed:
+            raise ValueError(
+                f"The layer {layer.name} has weights of shapes {ours}, the base {needed}. "
+                "Build the new model with the vocab_size, embedding_dim and units of the base."
+            )
+    for layer in shared:
+        layer.set_weights(theirs[layer.name].get_weights())
+    return [layer.name for layer in shared]
+
+
+@builder
+def build_transformer_language_model(
+    vocab_size: int,
+    *,
+    size: int = 256,
+    num_layers: int = 4,
+    num_heads: int = 4,
+    max_length: int = 256,
+    dropout: float = 0.0,
+) -> keras.Model:
+    """Build a small GPT-like model, to compare the recurrent ones with: same training, no state to carry.
+
+    Args:
+        vocab_size: Number of distinct token ids.
+        size: Length of token vectors and of the features in each block.
+        num_layers: Number of blocks.
+        num_heads: Attention heads in each block; must divide `size`.
+        max_length: Tokens in the longest window it can read.
+        dropout: Share of activations dropped, in [0, 1).
+
+    Returns:
+        An uncompiled model from int32 token ids, shape (batch, time), to float32 logits, shape (batch, time, vocab_size).
+
+    Reference:
+        Radford et al. (2019), "Language Models are Unsupervised Multitask Learners" (GPT-2).
+    """
+    check_positive(vocab_size=vocab_size, size=size, num_layers=num_layers, num_heads=num_heads, max_length=max_length)
+    check_share(dropout=dropout)
+    if size % num_heads:
+        raise ValueError(f"size is {size} and num_heads {num_heads}, but the heads must share the features evenly.")
+    initializer = keras.initializers.RandomNormal(stddev=0.02)
+    embedding = keras.layers.ReversibleEmbedding(
+        vocab_size, size, embeddings_initializer=initializer, reverse_dtype="float32", name="embedding"
+    )
+    layers: list[keras.layers.Layer] = [embedding, AddPositions(max_length, name="positions")]
+    layers += [CausalBlock(num_heads, dropout=dropout, name=f"block_{i}") for i in range(num_layers)]
+    layers.append(keras.layers.LayerNormalization(epsilon=1e-5, name="norm"))
+    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
+    logits, _, _ = _connect(layers, token_ids, states_in=False)
+    return keras.Model(token_ids, logits, name="transformer_language_model")
 
 
 def recurrent_layers(model: keras.Model) -> list[keras.layers.Layer]:

@@ -19,15 +19,17 @@ from slm_helpers.data import load_dataset, normalise_text
 from slm_helpers.evaluation import bootstrap_interval
 from slm_helpers.files import atomic_write
 from slm_helpers.generation import TextGenerator
-from slm_helpers.models import RUNS_DIR, build_language_model
+from slm_helpers.models import BUILDERS, RUNS_DIR, build_language_model
+from slm_helpers.results import read_results, write_results
 from slm_helpers.tokenizers import Tokenizer, train_bpe_tokenizer
-from slm_helpers.training import TrainConfig, fit_model
+from slm_helpers.training import TrainConfig, count_tokens_trained, evaluate_loss, fit_model
 
 import numpy as np
 import pandas as pd
 
 SEED = 42
 NETWORK = {"vocab_size": 8192, "cell": "gru", "embedding_dim": 256, "units": 768}
+TRANSFORMER = {"builder": "build_transformer_language_model", "vocab_size": 8192, "size": 256, "num_layers": 3, "num_heads": 4}
 TRAINING = TrainConfig(
     batch_size=128,
     window=64,
@@ -52,6 +54,27 @@ SOURCES = (
     "fairytaleqa_stories",
     "tinystories_sample",
 )
+TRIALS = {
+    "GRU 768, V 8192, Muon": (NETWORK, {}),
+    "GRU 640, V 8192, Muon": (NETWORK | {"units": 640}, {}),
+    "2 x GRU 512, V 8192, Muon": (NETWORK | {"units": 512, "num_layers": 2}, {}),
+    "GRU 896, V 4096, Muon": (NETWORK | {"units": 896, "vocab_size": 4096}, {}),
+    "GRU 768, V 4096, Muon": (NETWORK | {"vocab_size": 4096}, {}),
+    "LSTM 640, V 8192, Muon": (NETWORK | {"units": 640, "cell": "lstm"}, {}),
+    "GRU 768, V 8192, AdamW": (NETWORK, {"optimizer": "adamw", "learning_rate": 4e-3}),
+    "GRU 768, V 8192, SGD with momentum": (NETWORK, {"optimizer": "momentum", "learning_rate": 0.5}),
+    "GRU 768, V 8192, Muon, learning rate 0.015": (NETWORK, {"learning_rate": 0.015}),
+    "GRU 768, V 8192, Muon, 32 lanes": (NETWORK, {"batch_size": 32}),
+    "GRU 768, V 8192, Muon, 64 lanes of 128": (NETWORK, {"batch_size": 64, "window": 128}),
+    "GRU 768, V 8192, Muon, state not carried": (NETWORK, {"carry_state": False}),
+    "GRU 768, V 8192, Muon, dropout 0.1": (NETWORK | {"dropout": 0.1}, {}),
+    "GRU 768, V 8192, Muon, float32": (NETWORK, {"precision": "float32"}),
+    "Transformer 3 x 256, V 8192, Muon": (TRANSFORMER, {"batch_size": 32, "window": 256, "carry_state": False}),
+    "Transformer 3 x 256, V 8192, AdamW": (
+        TRANSFORMER,
+        {"batch_size": 32, "window": 256, "carry_state": False, "optimizer": "adamw", "learning_rate": 2e-3},
+    ),
+}
 SHARED_WORDS = 13  # a training paragraph with a run of this many words from a held-out text is left out
 VALID_CHARS = 60_000  # of each source
 SCORED_CHARS = 1_500_000  # of each held-out set in the scores of the card
@@ -129,33 +152,65 @@ def _any_in(codes: np.ndarray, known: np.ndarray) -> bool:
     return bool((known[places] == codes).any())
 
 
-def prepare(folder: Path, *, seed: int = SEED) -> Tokenizer:
+def prepare(folder: Path, *, vocab_size: int, seed: int = SEED) -> Tokenizer:
     """Write the tokeniser, all training text as token ids (tokens.npy, uint16) and a validation stream, unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "sources.json").exists():
         return Tokenizer.load(folder / "tokenizer.json")
     texts, held_out, counts = gather_text(seed=seed)
-    tokenizer = train_bpe_tokenizer(texts, vocab_size=NETWORK["vocab_size"])
+    tokenizer = train_bpe_tokenizer(texts, vocab_size=vocab_size)
     tokenizer.save(folder / "tokenizer.json")
     valid = [_cut(held_out[name], VALID_CHARS) for name in held_out if name.endswith("/valid")]
     ids = tokenizer.encode_documents(texts).astype("uint16")
     for name, values in (("tokens", ids), ("valid", tokenizer.encode_documents(valid).astype("uint16"))):
         with atomic_write(folder / f"{name}.npy", "wb") as file:
             np.save(file, values)
+    counts |= {"tokens": len(ids), "valid_bytes": sum(len(text.encode()) for text in valid)}
     with atomic_write(folder / "sources.json") as file:
-        json.dump(counts | {"tokens": len(ids)}, file, indent=1)
+        json.dump(counts, file, indent=1)
     return tokenizer
 
 
 def pretrain(folder: Path, *, epochs: int) -> tuple[keras.Model, Tokenizer, pd.DataFrame]:
     """Train, or go on training, up to `epochs` passes over the text; checkpoints go into `folder`."""
-    tokenizer = prepare(folder)
+    tokenizer = prepare(folder, vocab_size=NETWORK["vocab_size"])
     tokens, valid = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "valid"))
     keras.utils.set_random_seed(SEED)
     model = build_language_model(**NETWORK)
     config = dataclasses.replace(TRAINING, epochs=epochs)
     history = fit_model(model, tokens, np.asarray(valid), config=config, checkpoint_dir=folder, checkpoint_steps=500)
     return model, tokenizer, history
+
+
+def run_trials(work: Path, *, seconds: float, names: list[str] | None = None) -> None:
+    """Train each of TRIALS for the same time and write bits per byte on held-out text to data/results/pretraining_trials.csv.
+
+    Scored on the valid parts of all sources, in windows of 256 tokens from a zero state. Trials in the table are not run again.
+    """
+    known = set(read_results("pretraining_trials")["model"])
+    for name, (network, changes) in TRIALS.items():
+        if name in known or (names and name not in names):
+            continue
+        network = dict(network)
+        build = BUILDERS[network.pop("builder", "build_language_model")]
+        folder = work / f"vocab_{network['vocab_size']}"
+        prepare(folder, vocab_size=network["vocab_size"])
+        counts = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
+        tokens, valid = (np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("tokens", "valid"))
+        keras.utils.set_random_seed(SEED)
+        model = build(**network)
+        config = dataclasses.replace(TRAINING, epochs=100, schedule="cosine", max_seconds=seconds, eval_steps=0, **changes)
+        history = fit_model(model, tokens, config=config)
+        loss = evaluate_loss(model, np.asarray(valid), window=256)
+        row = {"task": "lm", "dataset": "pretraining", "split": "valid", "model": name, "seed": SEED, "train_seconds": seconds}
+        row |= {"num_parameters": model.count_params(), "train_rows": count_tokens_trained(history, config)}
+        bits = loss / math.log(2) * len(valid) / counts["valid_bytes"]
+        speed = row["train_rows"] / history["seconds"].iloc[-1]
+        write_results(
+            "pretraining_trials", [row | {"metric": "bits_per_byte", "value": bits}, row | {"metric": "tokens_per_second", "value": speed}]
+        )
+        print(f"{name}: {bits:.3f} bits per byte, {speed:,.0f} tokens a second", flush=True)
+        keras.backend.clear_session()
 
 
 def score_held_out(model: keras.Model, tokenizer: Tokenizer, tokens: np.ndarray, held_out: dict[str, list[str]]) -> pd.DataFrame:
@@ -217,7 +272,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m slm_helpers.pretrain", description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=8, help="passes over the text; half an hour to an hour each on two cores")
     parser.add_argument("--work", type=Path, default=RUNS_DIR / "pretrain", help="folder of tokens and checkpoints")
+    parser.add_argument("--trials", type=float, metavar="SECONDS", help="instead, train each of the small trials for this long")
     options = parser.parse_args(arguments)
+    if options.trials:
+        run_trials(options.work, seconds=options.trials)
+        return
     pretrain(options.work, epochs=options.epochs)
 
 

@@ -407,7 +407,8 @@ class _Trainer(keras.Model):
         carry = bool(self.states) and training
         states = [s * kept for s in self.states] if carry else [ops.zeros((ops.shape(inputs)[0], n)) for n in self.sizes]
         with _computing_in(self.body, self.policy):
-            features, *states = self.body([inputs, *states], training=training)
+            found = self.body([inputs, *states], training=training)
+        features, *states = found if isinstance(found, list) else [found]  # a network without states gives one tensor
         if carry:
             for variable, state in zip(self.states, states, strict=True):
                 variable.assign(ops.cast(state, "float32"))
@@ -446,7 +447,7 @@ class _BlockMuon(keras.optimizers.Muon):
     def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
         self.assign_add(m, gradient + m * (self.momentum - 1))
         rows, columns = variable.shape
-        blocks = next((gates for cell, gates in (("gru", 3), ("lstm", 4)) if cell in m.path), 1)
+        blocks = next((gates for cell, gates in (("gru", 3), ("lstm", 4), ("qkv", 3)) if cell in m.path), 1)
         g = ops.transpose(ops.reshape(gradient + self.momentum * m, (rows, blocks, columns // blocks)), (1, 0, 2))
         g = g / (ops.norm(g, axis=(-2, -1), keepdims=True) + 1e-7)
         g = ops.cast(g, "bfloat16") if has_bfloat16() else g

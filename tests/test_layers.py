@@ -1,6 +1,6 @@
 import slm_helpers.layers
 from slm_helpers.backend import keras
-from slm_helpers.layers import FastGRU, mean_cross_entropy
+from slm_helpers.layers import CausalBlock, FastGRU, mean_cross_entropy
 
 import numpy as np
 import pytest
@@ -128,3 +128,34 @@ def test_no_weight_at_all_gives_no_loss_instead_of_nan():
         zeros, np.zeros(4, "int32"), np.zeros(4, "float32"), np.zeros((VOCAB, FEATURES), "float32"), np.zeros(VOCAB, "float32")
     )
     assert float(loss) == 0.0
+
+
+@pytest.mark.parametrize("place", [0, 3, 8])
+def test_a_causal_block_never_looks_ahead(place):
+    keras.utils.set_random_seed(1)
+    block = CausalBlock(2)
+    x = np.random.default_rng(2).normal(size=(2, TIME, 6)).astype("float32")
+    changed = x.copy()
+    changed[:, place] = changed[:, place, ::-1]
+    before, after = numpy(block(x))[0], numpy(block(changed))[0]
+    np.testing.assert_array_equal(before[:, :place], after[:, :place])
+    assert (np.abs(before[:, place:] - after[:, place:]).max(axis=(0, 2)) > 1e-6).all()
+
+
+def test_a_causal_block_equals_attention_written_out():
+    """One head at the last position, by hand."""
+    keras.utils.set_random_seed(1)
+    block = CausalBlock(1)
+    x = np.random.default_rng(2).normal(size=(1, 4, 6)).astype("float32")
+    found = numpy(block(x))[0][0, -1]
+    products = {name: numpy(weight)[0] for name, weight in block.products.items()}
+
+    def norm(v):
+        return (v - v.mean(-1, keepdims=True)) / np.sqrt(v.var(-1, keepdims=True) + 1e-5)
+
+    queries, keys, values = np.split(norm(x[0]) @ products["qkv"], 3, axis=-1)
+    scores = queries[-1] @ keys.T / np.sqrt(6)
+    shares = np.exp(scores) / np.exp(scores).sum()
+    y = x[0, -1] + shares @ values @ products["joined"]
+    wide = numpy(keras.ops.gelu((norm(y) @ products["wide"])[None]))[0][0]
+    np.testing.assert_allclose(found, y + wide @ products["narrow"], atol=1e-4)

@@ -1,0 +1,68 @@
+"""The tables of measured figures in data/results: one CSV a subject, long form, read by pages and README."""
+
+import datetime
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from slm_helpers.backend import has_bfloat16
+from slm_helpers.data import DATA_DIR
+from slm_helpers.files import atomic_write
+
+import pandas as pd
+
+RESULTS_DIR = DATA_DIR / "results"
+COLUMNS = (
+    "task",
+    "dataset",
+    "split",
+    "model",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "seed",
+    "train_rows",
+    "train_seconds",
+    "num_parameters",
+    "size_bytes",
+    "machine",
+    "date",
+)
+KEY = ["task", "dataset", "split", "model", "metric", "seed"]
+
+
+def describe_machine() -> str:
+    """Return what a reader needs to judge a speed: cores and processor kind, no name of the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores, {platform.machine()}{', bfloat16' if has_bfloat16() else ''}"
+
+
+def read_results(name: str, *, folder: Path | None = None) -> pd.DataFrame:
+    """Return data/results/<name>.csv; an empty table with COLUMNS if there is none yet."""
+    path = Path(folder or RESULTS_DIR) / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
+
+
+def write_results(name: str, rows: list[dict[str, Any]], *, folder: Path | None = None) -> Path:
+    """Add rows to data/results/<name>.csv; a row with the same KEY takes the place of the older one.
+
+    Each row needs task, dataset, split, model, metric and value; what else it leaves out stays empty, machine and date are added.
+    """
+    for row in rows:
+        missing, unknown = {*KEY[:-1], "value"} - set(row), set(row) - set(COLUMNS)
+        if missing or unknown:
+            raise ValueError(f"A row of results lacks {sorted(missing)} or has unknown columns {sorted(unknown)}: {row}.")
+    new = pd.DataFrame([{"machine": describe_machine(), "date": datetime.date.today().isoformat()} | row for row in rows])
+    parts = [part for part in (read_results(name, folder=folder), new.reindex(columns=list(COLUMNS))) if len(part)]
+    table = pd.concat(parts, ignore_index=True)
+    # Read back and compared as text: 1 and 1.0 and "1" are one seed.
+    keys = table[KEY].astype("string").fillna("").apply(lambda column: column.str.removesuffix(".0"))
+    table = table[~keys.duplicated(keep="last")]
+    folder = Path(folder or RESULTS_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.csv"
+    with atomic_write(path) as file:
+        table.to_csv(file, index=False, float_format="%.6g")
+    return path

@@ -1,0 +1,98 @@
+"""Making the base model: what text goes in, what stays out, and that the run ends in a scored model."""
+
+import dataclasses
+import json
+
+from slm_helpers import pretrain as module
+from slm_helpers import results
+
+import numpy as np
+import pandas as pd
+import pytest
+
+WORDS = ["ant", "bear", "cat", "dog", "elk", "fox", "goat", "hen", "ibis", "jay", "kite", "lark", "mole", "newt", "owl", "pig"]
+
+
+def sentence(rng, length=30):
+    return " ".join(rng.choice(WORDS, length)) + "."
+
+
+@pytest.fixture
+def sets(monkeypatch):
+    """Stand-ins for all sources; story_books has two long train books, the second with a paragraph of a test book in it."""
+    rng = np.random.default_rng(0)
+    test_books = ["\n\n".join(sentence(rng) for _ in range(30)) for _ in range(6)]
+    stolen = "It said: " + test_books[0].split("\n\n")[3]
+    repeated = " ".join(sentence(rng) for _ in range(4))
+    books = ["\n\n".join([*(sentence(rng) for _ in range(400)), repeated]) for _ in range(2)]
+    books[1] += "\n\n" + stolen + "\n\n" + repeated
+    frames = {
+        "story_books": pd.DataFrame({"text": [*books, sentence(rng), *test_books], "split": ["train"] * 2 + ["valid"] + ["test"] * 6})
+    }
+
+    def load(name):
+        rng = np.random.default_rng(list(name.encode()))
+        short = pd.DataFrame({"text": [sentence(rng, 60) for _ in range(8)], "split": ["train"] * 6 + ["valid", "test"]})
+        return frames.get(name, short.assign(split="test") if name in ("wikitext2", "ptb") else short)
+
+    monkeypatch.setattr(module, "load_dataset", load)
+    monkeypatch.setattr(module, "NETWORK", {"vocab_size": 300, "cell": "gru", "embedding_dim": 8, "units": 8})
+    monkeypatch.setattr(module, "TRAINING", dataclasses.replace(module.TRAINING, batch_size=8, window=16, eval_steps=20, warmup_steps=5))
+    return stolen, repeated
+
+
+def test_text_shared_with_held_out_documents_and_repeats_are_left_out(sets):
+    stolen, repeated = sets
+    texts, held_out, counts = module.gather_text()
+    together = "\n\n".join(texts)
+    assert stolen not in together
+    assert together.count(repeated) == 1
+    assert counts["paragraphs_left_out"] == 3
+    assert counts["bytes"] == sum(len(text.encode()) for text in texts)
+    assert {"story_books/valid", "story_books/test", "imdb/test", "wikitext2/test", "ptb/test"} <= set(held_out)
+    assert not {text for texts in held_out.values() for text in texts} & set(texts)
+
+
+def test_books_are_cut_at_paragraphs_and_nothing_is_lost(sets):
+    texts, _, counts = module.gather_text()
+    assert max(map(len, texts)) < module.PIECE_CHARS + 1000
+    assert sum(text.count("\n\n") + 1 for text in texts) == counts["paragraphs"] - counts["paragraphs_left_out"]
+    assert texts == module.gather_text()[0]  # same seed, same order
+    assert texts != module.gather_text(seed=1)[0]
+
+
+def test_a_run_is_prepared_trained_made_longer_and_scored(sets, tmp_path):
+    model, tokenizer, history = module.pretrain(tmp_path, epochs=2)
+    tokens = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    counts = json.loads((tmp_path / "sources.json").read_text())
+    assert tokens.dtype == np.uint16 and counts["tokens"] == len(tokens)
+    assert (tokens == tokenizer.end_id).sum() == len(module.gather_text()[0])
+    longer = module.pretrain(tmp_path, epochs=3)[2]
+    assert longer["step"].max() == 1.5 * history["step"].max()
+    assert longer["loss_nats"].iloc[-1] < longer["loss_nats"].iloc[0]
+    scores = module.score_held_out(model, tokenizer, tokens, module.gather_text()[1]).set_index(["dataset", "split", "model"])
+    row = scores.loc[("story_books", "test", "slm")]
+    assert row["ci_low"] < row["bits_per_byte"] < row["ci_high"]
+    counted = scores.loc[("story_books", "test")].drop("slm")["bits_per_byte"]
+    assert row["reduction"] == pytest.approx(1 - row["bits_per_byte"] / counted.min())
+    assert 0 < counted.min() < 8
+
+
+def test_trials_write_a_row_each_and_are_not_run_twice(sets, tmp_path, monkeypatch):
+    trials = {
+        "small": (module.NETWORK, {}),
+        "attention": (
+            {"builder": "build_transformer_language_model", "vocab_size": 300, "size": 8, "num_layers": 1, "num_heads": 2},
+            {"window": 32, "carry_state": False},
+        ),
+    }
+    monkeypatch.setattr(module, "TRIALS", trials)
+    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path / "results")
+    module.run_trials(tmp_path, seconds=1.0)
+    table = results.read_results("pretraining_trials", folder=tmp_path / "results")
+    assert table["model"].tolist() == ["small", "small", "attention", "attention"]
+    bits = table.loc[table["metric"] == "bits_per_byte", "value"]
+    assert bits.between(0.5, 8).all()
+    before = (tmp_path / "results" / "pretraining_trials.csv").read_bytes()
+    module.run_trials(tmp_path, seconds=1.0)
+    assert (tmp_path / "results" / "pretraining_trials.csv").read_bytes() == before

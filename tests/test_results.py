@@ -1,0 +1,30 @@
+"""Tables of measured figures: long form, the newest row of each key, nothing lost."""
+
+from slm_helpers.results import COLUMNS, describe_machine, read_results, write_results
+
+import pytest
+
+ROW = {"task": "lm", "dataset": "stories", "split": "test", "model": "gru", "metric": "bits_per_byte", "value": 1.5, "seed": 1}
+
+
+def test_a_missing_table_is_empty(tmp_path):
+    assert read_results("speed", folder=tmp_path).columns.tolist() == list(COLUMNS)
+
+
+def test_rows_are_added_and_a_newer_one_takes_the_place_of_the_same_key(tmp_path):
+    write_results("speed", [ROW, ROW | {"seed": 2, "value": 1.6}], folder=tmp_path)
+    write_results("speed", [ROW | {"value": 1.4, "ci_low": 1.3}, {k: v for k, v in ROW.items() if k != "seed"}], folder=tmp_path)
+    write_results("speed", [{k: v for k, v in ROW.items() if k != "seed"} | {"value": 9.0}], folder=tmp_path)
+    table = read_results("speed", folder=tmp_path)
+    assert table.columns.tolist() == list(COLUMNS)
+    assert table["value"].tolist() == [1.6, 1.4, 9.0]
+    assert table["machine"].unique().tolist() == [describe_machine()]
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.csv"]
+
+
+@pytest.mark.parametrize("change", [{"metrik": 1}, {"value": None}])
+def test_a_row_without_its_columns_is_refused(tmp_path, change):
+    row = {k: v for k, v in (ROW | change).items() if v is not None}
+    with pytest.raises(ValueError, match="A row of results lacks"):
+        write_results("speed", [row], folder=tmp_path)
+    assert not list(tmp_path.iterdir())
