@@ -5,6 +5,7 @@ import json
 
 from slm_helpers import pretrain as module
 from slm_helpers import results
+from slm_helpers.models import load_model
 
 import numpy as np
 import pandas as pd
@@ -76,6 +77,20 @@ def test_a_run_is_prepared_trained_made_longer_and_scored(sets, tmp_path):
     counted = scores.loc[("story_books", "test")].drop("slm")["bits_per_byte"]
     assert row["reduction"] == pytest.approx(1 - row["bits_per_byte"] / counted.min())
     assert 0 < counted.min() < 8
+
+
+def test_the_published_folder_is_scored_and_described(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PRETRAINED_DIR", tmp_path / "pretrained")
+    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path / "results")
+    folder = module.publish(tmp_path / "work", epochs=1)
+    saved = load_model(folder, task="lm")
+    table = results.read_results("pretraining", folder=tmp_path / "results").set_index(["dataset", "split", "model", "metric"])
+    row = table.loc[("story_books", "test", "slm-base-en", "bits_per_byte")]
+    assert saved.metrics["bits_per_byte/story_books"]["value"] == pytest.approx(row["value"], rel=1e-4)
+    card = (folder / "card.md").read_text()
+    assert f"| story_books (test) | {row['value']:.3f} | " in card
+    assert saved.settings["cost"]["tokens_read"] == saved.settings["cost"]["passes"] * row["train_rows"]
+    assert saved.settings["cost"]["operations"] == 6 * (300 * 8 + 2 * 8 * 24) * saved.settings["cost"]["tokens_read"]
 
 
 def test_trials_write_a_row_each_and_are_not_run_twice(sets, tmp_path, monkeypatch):
