@@ -106,6 +106,16 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO]:
         raise
 
 
+def check_writable(folder: str | Path) -> None:
+    """Make a folder if it is not there, and raise OSError unless files can be written into it: better now than after hours."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise OSError(error.errno, f"No file can be written there ({error.strerror}). Choose another folder", str(folder)) from error
+
+
 @contextmanager
 def _open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
     """Open plain or gzipped text; a wrong encoding becomes an error that names the line."""

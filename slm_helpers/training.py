@@ -15,7 +15,7 @@ from typing import Any
 from slm_helpers.backend import has_bfloat16, keras
 from slm_helpers.checks import check_choice, check_positive, check_share
 from slm_helpers.data import make_windows
-from slm_helpers.files import atomic_write
+from slm_helpers.files import atomic_write, check_writable
 from slm_helpers.layers import mean_cross_entropy
 from slm_helpers.models import make_body, output_weights
 from slm_helpers.progress import ProgressLine
@@ -178,6 +178,8 @@ def fit_model(
 
     Raises:
         ValueError: If the checkpoint belongs to other settings, another model or other data.
+        OSError: If the checkpoint folder cannot be written to, before the first step; or if the disk is full at a checkpoint: the one
+            before it stays.
         FloatingPointError: If the loss or, at a checkpoint, a weight becomes NaN or infinite; the last good checkpoint stays.
     """
     make_batches = StreamBatches if config.carry_state else WindowBatches
@@ -186,7 +188,7 @@ def fit_model(
     valid = None if valid_ids is None else _validation_batches(valid_ids, config)
     checkpoint = Path(checkpoint_dir) / "checkpoint.safetensors" if checkpoint_dir is not None else None
     if checkpoint is not None:
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(checkpoint.parent)
         if checkpoint.exists():
             run.load(checkpoint)
     num_steps = config.epochs * len(batches)

@@ -459,6 +459,20 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(checkpoint_
     assert all(np.isfinite(values).all() for values in load_file(path).values())
 
 
+def test_a_folder_that_cannot_be_written_to_is_named_before_training(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=r"No file can be written there \(.*\). Choose another folder: '.*file"):
+            fit_model(new_model(), NOISE, config=SHORT, checkpoint_dir=folder, on_step=pytest.fail)
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)  # a test may run with every right
+    with pytest.raises(PermissionError, match="Permission denied"):
+        fit_model(new_model(), NOISE, config=SHORT, checkpoint_dir=tmp_path / "other", on_step=pytest.fail)
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_checkpoint(checkpoint_dir, interrupted, unbroken, monkeypatch, call):
     def fail(*args):
@@ -486,7 +500,7 @@ folder, pause = sys.argv[1], float(sys.argv[2])
 stream = np.load(folder + "/stream.npy")
 keras.utils.set_random_seed(1)
 model = build_language_model(8, cell="gru", embedding_dim=8, units=8, num_layers=2, dropout=0.3)
-config = TrainConfig(epochs=6, batch_size=8, window=4, learning_rate=0.02, eval_steps=7)
+config = TrainConfig(epochs=6, batch_size=8, window=4, learning_rate=0.02, eval_steps=7, optimizer="muon", carry_state=True)
 history = fit_model(model, stream, stream[:60], config=config, checkpoint_dir=folder + "/run", checkpoint_steps=int(sys.argv[3]),
                     on_step=lambda step, loss: time.sleep(pause))
 np.savez(folder + "/final.npz", *model.get_weights())
@@ -504,22 +518,22 @@ def stamp(path: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_killed_twice_ends_with_the_weights_of_an_unbroken_one(tmp_path):
+def test_a_run_killed_five_times_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     checkpoint = tmp_path / "killed" / "run" / "checkpoint.safetensors"
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
         np.save(tmp_path / name / "stream.npy", NOISE)
     whole = start_killed_run(tmp_path / "whole", pause=0.0, checkpoint_steps=100)
-    for checkpoint_steps in (1, 3):
+    for checkpoint_steps, num_new in ((1, 3), (3, 2), (2, 1), (1, 2), (3, 1)):
         process = start_killed_run(tmp_path / "killed", pause=0.1, checkpoint_steps=checkpoint_steps)
         first, changes, until = stamp(checkpoint), set(), time.monotonic() + 120
-        while len(changes) < 3 and time.monotonic() < until:  # the third new checkpoint of this process
+        while len(changes) < num_new and time.monotonic() < until:  # new checkpoints of this process
             changes |= {stamp(checkpoint)} - {first}
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL  # it was still at work
         process.stdout.close()
-        assert len(changes) == 3
+        assert len(changes) == num_new
     assert not (tmp_path / "killed" / "final.npz").exists()
     last = start_killed_run(tmp_path / "killed", pause=0.0, checkpoint_steps=2)
     histories = [json.loads(process.communicate(timeout=200)[0]) for process in (whole, last)]
