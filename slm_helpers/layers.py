@@ -69,11 +69,11 @@ class TextPooling(keras.layers.Layer):
         """Return the pooled features."""
         features, token_ids = ops.cast(arguments[0], "float32"), ops.cast(arguments[1], "int32")
         real = ops.cast(token_ids != 0, "float32")[:, :, None]
-        length = ops.maximum(ops.sum(real, axis=1), 1.0)
-        mean = ops.sum(features * real, axis=1) / length
+        length = ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
+        mean = ops.sum(features * real, axis=1) / length[:, 0]
         highest = ops.max(features - 1e9 * (1 - real), axis=1)
         place = ops.cast(ops.arange(ops.shape(token_ids)[1]), "float32")[None, :, None]
-        last = ops.sum(features * ops.cast(place == length - 1, "float32"), axis=1)
+        last = ops.sum(features * ops.cast(ops.equal(place, length - 1), "float32"), axis=1)
         return ops.concatenate([mean, highest, last], axis=-1)
 
     def compute_output_shape(self, input_shape: list) -> tuple:

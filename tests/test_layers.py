@@ -1,6 +1,6 @@
 import slm_helpers.layers
 from slm_helpers.backend import keras
-from slm_helpers.layers import CausalBlock, FastGRU, mean_cross_entropy
+from slm_helpers.layers import CausalBlock, FastGRU, TextPooling, mean_cross_entropy
 
 import numpy as np
 import pytest
@@ -37,11 +37,13 @@ def test_outputs_and_final_state_equal_those_of_keras(with_state):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("unrolled", [True, False])
 @pytest.mark.parametrize("options", [{"return_sequences": True}, {}])
-def test_one_update_of_every_weight_equals_that_of_keras(options):
+def test_one_update_of_every_weight_equals_that_of_keras(options, unrolled):
     """Plain gradient descent at rate 1: the change of a weight is its gradient, whichever backend computes it."""
     changes = []
     for layer in pair(**options):
+        layer.unrolled = unrolled
         model = keras.Sequential([keras.Input((TIME, FEATURES)), keras.layers.Dense(FEATURES, name="before"), layer])
         model.layers[0].set_weights([np.eye(FEATURES, dtype="float32"), np.zeros(FEATURES, "float32")])
         model.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
@@ -61,6 +63,34 @@ def test_a_mask_and_long_windows_go_through_keras(monkeypatch):
     monkeypatch.setattr(slm_helpers.layers, "MAX_UNROLLED", 4)
     monkeypatch.setattr(slm_helpers.layers, "_unrolled_gru", None)  # must not be reached
     np.testing.assert_allclose(numpy(fast(inputs()))[0], numpy(plain(inputs()))[0], atol=1e-6)
+
+
+def test_long_windows_and_unknown_lengths_go_through_one_loop_in_training(monkeypatch):
+    plain, fast = pair(return_sequences=True, return_state=True)
+    monkeypatch.setattr(slm_helpers.layers, "MAX_UNROLLED", 4)
+    monkeypatch.setattr(slm_helpers.layers, "_unrolled_gru", None)  # must not be reached
+    state = np.random.default_rng(3).normal(size=(BATCH, UNITS)).astype("float32")
+    for ours, theirs in zip(
+        numpy(fast(inputs(), initial_state=state, training=True)), numpy(plain(inputs(), initial_state=state)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    _, fast = pair(return_sequences=True)
+    model = keras.Sequential([keras.Input((None, FEATURES)), fast])
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    losses = [float(model.train_on_batch(inputs(time), np.zeros((BATCH, time, UNITS), "float32"))) for time in (9, 5, 7, 9)]
+    assert losses[-1] < losses[0]
+
+
+def test_pooling_takes_mean_maximum_and_last_of_the_true_length():
+    features = np.array([[[1.0, -5.0], [3.0, -1.0], [9.0, 9.0]], [[-2.0, 4.0], [7.0, 7.0], [9.0, 9.0]]], "float32")
+    token_ids = np.array([[5, 6, 0], [5, 0, 0]], "int32")
+    pooled = numpy(TextPooling()([features, token_ids]))[0]
+    np.testing.assert_allclose(pooled, [[2.0, -3.0, 3.0, -1.0, 3.0, -1.0], [-2.0, 4.0, -2.0, 4.0, -2.0, 4.0]], atol=1e-6)
+
+
+def test_pooling_of_nothing_but_padding_is_finite():
+    pooled = numpy(TextPooling()([np.ones((1, 3, 2), "float32"), np.zeros((1, 3), "int32")]))[0]
+    assert np.isfinite(pooled).all()
 
 
 def test_it_comes_back_from_its_config():

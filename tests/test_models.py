@@ -5,7 +5,17 @@ import os
 import pickle
 
 from slm_helpers import models
-from slm_helpers.models import build_language_model, load_model, load_pretrained, make_stepwise, recurrent_layers, save_model, zero_states
+from slm_helpers.models import (
+    build_language_model,
+    build_text_classifier,
+    load_model,
+    load_pretrained,
+    make_stepwise,
+    recurrent_layers,
+    save_model,
+    start_from,
+    zero_states,
+)
 from slm_helpers.tokenizers import train_char_tokenizer
 
 import keras
@@ -183,6 +193,97 @@ def test_wrong_cell_and_dropout_are_named():
             build_language_model(7, dropout=value)
     with pytest.raises(TypeError, match="layers"):
         build_language_model(7, layers=2)  # a misspelt name must fail
+
+
+# The classifier
+
+
+def small_classifier(cell: str = "gru", *, num_layers: int = 1, dropout: float = 0.0, num_classes: int = 3) -> keras.Model:
+    return randomized(
+        build_text_classifier(
+            VOCAB_SIZE, num_classes=num_classes, cell=cell, embedding_dim=6, units=8, num_layers=num_layers, dropout=dropout
+        )
+    )
+
+
+def test_a_classifier_gives_one_row_of_scores_a_text_and_has_the_weights_worked_out_by_hand():
+    model = small_classifier(num_layers=2)
+    assert logits_of(model, some_ids(4, 7)).shape == (4, 3)
+    head = 3 * 8 * 3 + 3  # mean, maximum and last of 8 units for 3 classes, and a bias each
+    assert model.count_params() == EMBEDDING + FIRST_LAYER["gru"] + SECOND_LAYER["gru"] + head
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_the_amount_of_padding_changes_no_logit_and_the_text_does(cell, num_layers):
+    model = small_classifier(cell, num_layers=num_layers, dropout=0.3)
+    ids = np.maximum(some_ids(5, 9), 1)
+    lengths = np.array([9, 1, 4, 6, 8])
+    ids[np.arange(9)[None] >= lengths[:, None]] = 0
+    logits = logits_of(model, ids)
+    for more in (1, 7, 40):
+        np.testing.assert_allclose(logits_of(model, np.pad(ids, ((0, 0), (0, more)))), logits, atol=1e-5)
+    for i, length in enumerate(lengths):
+        np.testing.assert_allclose(logits_of(model, ids[i : i + 1, :length])[0], logits[i], atol=1e-5)
+        for place in {0, length // 2, length - 1}:  # every token counts
+            changed = ids[i : i + 1].copy()
+            changed[0, place] = changed[0, place] % 10 + 1
+            assert np.abs(logits_of(model, changed)[0] - logits[i]).max() > 1e-4
+
+
+def test_start_from_copies_the_shared_layers_exactly_and_no_other():
+    base, model = small_model(num_layers=2), small_classifier(num_layers=2)
+    randomized(base, seed=3)
+    head = model.get_layer("logits").get_weights()
+    assert start_from(model, base) == ["embedding", "gru_0", "gru_1"]
+    for name in ("embedding", "gru_0", "gru_1"):
+        for ours, theirs in zip(model.get_layer(name).get_weights(), base.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(model.get_layer("logits").get_weights(), head, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # and back: a classifier's body into a language model, whose own output layer stays
+    untied = small_model(num_layers=2, tie_embeddings=False)
+    assert start_from(untied, model) == ["embedding", "gru_0", "gru_1"]
+
+
+def test_a_copied_body_gives_the_features_of_the_base():
+    base, model = small_model(tie_embeddings=False), small_classifier()
+    start_from(model, base)
+    ids = np.maximum(some_ids(2, 6), 1)
+    theirs = keras.Model(base.input, base.get_layer("gru_0").output)(ids)[0]
+    ours = keras.Model(model.input, model.get_layer("gru_0").output)(ids)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), keras.ops.convert_to_numpy(theirs), atol=1e-6)
+
+
+def test_start_from_refuses_another_shape_or_cell_and_copies_nothing_then():
+    model = small_classifier()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"layer gru_0 has weights of shapes .*\(8, 24\).* the base .*\(5, 15\).*Build the new model"):
+        start_from(model, small_model(units=5))
+    keep = small_model("lstm")
+    with pytest.raises(ValueError, match="share no layer"):
+        start_from(model, keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="other")], name="mine"))
+    assert start_from(small_classifier(), keep) == ["embedding"]  # another cell shares the embedding only
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_classifier_comes_back_from_its_folder(tmp_path):
+    model = small_classifier("lstm", num_layers=2, dropout=0.1)
+    saved = load_model(save_model(tmp_path / "model", model, task="classify", labels=["a", "b", "c"]))
+    ids = np.maximum(some_ids(3, 5), 1)
+    np.testing.assert_allclose(logits_of(saved.model, ids), logits_of(model, ids), atol=1e-6)
+
+
+def test_a_classifier_refuses_one_class_and_wrong_settings():
+    with pytest.raises(ValueError, match="num_classes is 1, but a classifier needs two"):
+        build_text_classifier(VOCAB_SIZE, num_classes=1)
+    with pytest.raises(ValueError, match="num_classes is 0"):
+        build_text_classifier(VOCAB_SIZE, num_classes=0)
+    with pytest.raises(ValueError, match="dropout is 1"):
+        build_text_classifier(VOCAB_SIZE, num_classes=2, dropout=1)
+    with pytest.raises(ValueError, match="cell is 'cnn'"):
+        build_text_classifier(VOCAB_SIZE, num_classes=2, cell="cnn")
 
 
 # The model folder
