@@ -124,13 +124,18 @@ def update_readme(out_dir: Path = REPORTS_DIR, readme: Path = REPO_DIR / "README
         cells = [row["shows"], row["headline"], f"{row['seconds']:.0f}", f"{row['peak_memory_mb'] / 1000:.1f} GB"]
         cells = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
         table.append(f"| [{row['title']}](notebooks/{row['name']}.ipynb) | {' | '.join(cells)} |")
-    text = readme.read_text(encoding="utf-8")
-    head, _, rest = text.partition(_README_START)
-    _, mark, tail = rest.partition(_README_END)
+    write_between(readme, _README_START, _README_END, table)
+
+
+def write_between(path: Path, start: str, end: str, lines: Sequence[str]) -> None:
+    """Put `lines` between the two marks in a text file, in the place of what stood there."""
+    text = path.read_text(encoding="utf-8")
+    head, _, rest = text.partition(start)
+    _, mark, tail = rest.partition(end)
     if not mark:
-        raise ValueError(f"{readme} has no lines {_README_START} and {_README_END} to write the table between.")
-    with atomic_write(readme) as file:
-        file.write(f"{head}{_README_START}\n" + "\n".join(table) + f"\n{_README_END}{tail}")
+        raise ValueError(f"{path} has no lines {start} and {end} to write the table between.")
+    with atomic_write(path) as file:
+        file.write(f"{head}{start}\n" + "\n".join(lines) + f"\n{end}{tail}")
 
 
 def execute_page(page: Path, executed: Path, *, data: str = "bundled") -> str:
