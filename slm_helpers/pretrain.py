@@ -78,7 +78,7 @@ TRIALS = {
 SHARED_WORDS = 13  # a training paragraph with a run of this many words from a held-out text is left out
 VALID_CHARS = 60_000  # of each source
 WATTS_PER_CORE = 8  # assumed, for the estimate of energy: a server processor under load, memory and losses included
-SCORED_CHARS = 1_500_000  # of each held-out set in the scores of the card
+SCORED_CHARS = 600_000  # of each held-out set in the scores of the card
 PIECE_CHARS = 20_000  # books are cut into pieces of about this length, so that shuffling mixes the sources
 
 
@@ -214,8 +214,13 @@ def run_trials(work: Path, *, seconds: float, names: list[str] | None = None) ->
         keras.backend.clear_session()
 
 
-def score_held_out(model: keras.Model, tokenizer: Tokenizer, tokens: np.ndarray, held_out: dict[str, list[str]]) -> pd.DataFrame:
+def score_held_out(
+    model: keras.Model, tokenizer: Tokenizer, tokens: np.ndarray, held_out: dict[str, list[str]], *, work: Path
+) -> pd.DataFrame:
     """Score the model, and n-gram models of the same training tokens, on held-out documents (long ones in pieces, evenly picked).
+
+    The scores of the n-gram models take minutes and some gigabytes, and stay the same while the model is trained further: they are
+    kept in `work` / ngram_nats.npz, which may be removed.
 
     Returns:
         One row a set and model: dataset, split, model, bits_per_byte, ci_low, ci_high (95 %, over documents), num_bytes, and
@@ -224,12 +229,7 @@ def score_held_out(model: keras.Model, tokenizer: Tokenizer, tokens: np.ndarray,
     generator = TextGenerator(model, tokenizer)
     samples = {name: _pick([piece for text in texts for piece in _pieces(text.split("\n\n"))]) for name, texts in held_out.items()}
     nats = {(name, "slm"): np.array([generator.token_losses(text).sum() for text in texts]) for name, texts in samples.items()}
-    for order in (3, 4, 5):
-        counted = KneserNeyModel(order, tokenizer.vocab_size).fit(tokens)
-        for name, texts in samples.items():
-            streams = [np.concatenate([[tokenizer.end_id], tokenizer.encode(text)]) for text in texts]
-            nats[name, f"kneser-ney-{order}"] = np.array([-counted.log_probs(stream)[1:].sum() for stream in streams])
-        del counted
+    nats |= _ngram_nats(work, tokenizer, tokens, samples)
     rows = []
     for name, texts in samples.items():
         sizes = np.array([len(text.encode()) for text in texts])
@@ -246,6 +246,26 @@ def score_held_out(model: keras.Model, tokenizer: Tokenizer, tokens: np.ndarray,
                 | {"num_documents": len(texts), "num_bytes": int(sizes.sum())}
             )
     return pd.DataFrame(rows)
+
+
+def _ngram_nats(work: Path, tokenizer: Tokenizer, tokens: np.ndarray, samples: dict[str, list[str]]) -> dict[tuple[str, str], np.ndarray]:
+    """Return the nats of each text under Kneser-Ney models of 3 to 5 tokens, by data set and model."""
+    path, checksum = work / "ngram_nats.npz", int(np.sum(tokens, dtype="int64"))
+    if path.exists():
+        with np.load(path) as file:
+            kept = {key: file[key] for key in file.files}
+        if kept.pop("checksum") == checksum:
+            return {tuple(key.split(" ")): values for key, values in kept.items()}
+    nats = {}
+    for order in (3, 4, 5):
+        counted = KneserNeyModel(order, tokenizer.vocab_size).fit(tokens)
+        for name, texts in samples.items():
+            streams = [np.concatenate([[tokenizer.end_id], tokenizer.encode(text)]) for text in texts]
+            nats[name, f"kneser-ney-{order}"] = np.array([-counted.log_probs(stream)[1:].sum() for stream in streams])
+        del counted
+    with atomic_write(path, "wb") as file:
+        np.savez(file, checksum=checksum, **{" ".join(key): values for key, values in nats.items()})
+    return nats
 
 
 def _pick(pieces: list[str]) -> list[str]:
@@ -277,7 +297,7 @@ def publish(work: Path, *, epochs: int, name: str = "slm-base-en") -> Path:
     # The weights are published in half precision, so that is what is scored.
     for weight in model.weights:
         weight.assign(keras.ops.convert_to_numpy(weight).astype("float16").astype("float32"))
-    scores = score_held_out(model, tokenizer, tokens, held_out)
+    scores = score_held_out(model, tokenizer, tokens, held_out, work=work)
     trained = int(history["step"].max()) * TRAINING.batch_size * TRAINING.window
     cost = {
         "tokens_read": trained,

@@ -71,7 +71,11 @@ def test_a_run_is_prepared_trained_made_longer_and_scored(sets, tmp_path):
     longer = module.pretrain(tmp_path, epochs=3)[2]
     assert longer["step"].max() == 1.5 * history["step"].max()
     assert longer["loss_nats"].iloc[-1] < longer["loss_nats"].iloc[0]
-    scores = module.score_held_out(model, tokenizer, tokens, module.gather_text()[1]).set_index(["dataset", "split", "model"]).sort_index()
+    scores = (
+        module.score_held_out(model, tokenizer, tokens, module.gather_text()[1], work=tmp_path)
+        .set_index(["dataset", "split", "model"])
+        .sort_index()
+    )
     row = scores.loc[("story_books", "test", "slm")]
     assert row["ci_low"] < row["bits_per_byte"] < row["ci_high"]
     counted = scores.loc[("story_books", "test")].drop("slm")["bits_per_byte"]
