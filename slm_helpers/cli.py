@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+# Options of `slm generate` that say how to draw.
+_DRAWING = ("temperature", "top_p", "top_k", "repetition_penalty", "no_repeat_ngram", "stop", "num_samples")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 if a page or a check failed, 2 if it could not be done as asked."""
@@ -53,11 +56,18 @@ def _build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--prompt", required=True, help="may be empty")
     generate.add_argument("--model", help="a model folder or the name of a pretrained model")
     generate.add_argument("--max-tokens", type=int, default=100)
-    generate.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely token each time")
-    generate.add_argument("--top-p", type=float, default=1.0)
-    generate.add_argument("--top-k", type=int, default=0)
+    # Without defaults here: `TextGenerator.generate` has them, and beam search must know what was asked for.
+    generate.add_argument("--temperature", type=float, help="0 takes the most likely token each time (default 0.8)")
+    generate.add_argument("--top-p", type=float, help="draw among the fewest tokens that hold this share of the probability (default 1)")
+    generate.add_argument("--top-k", type=int, help="draw among this many most likely tokens (default 0: all)")
+    generate.add_argument("--repetition-penalty", type=float, help="more than 1 makes tokens just written less likely (default 1)")
+    generate.add_argument("--no-repeat-ngram", type=int, metavar="N", help="write no run of N tokens twice (default 0: off)")
+    generate.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be given several times")
+    generate.add_argument("--num-samples", type=int, help="texts drawn side by side (default 1)")
     generate.add_argument("--seed", type=int, default=42)
-    generate.add_argument("--num-samples", type=int, default=1)
+    generate.add_argument(
+        "--beam-size", type=int, metavar="N", help="search for the likeliest text instead of drawing; --json gives the N best"
+    )
     generate.add_argument("--json", action="store_true", help="one JSON object on stdout")
     generate.set_defaults(run=_generate)
 
@@ -107,13 +117,17 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _generate(options: argparse.Namespace) -> int:
+    rules = {name: value for name in _DRAWING if (value := getattr(options, name)) is not None}
+    if options.beam_size is not None and rules:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in rules)
+        raise ValueError(f"--beam-size searches for the likeliest text and draws nothing. Leave out {named}, or --beam-size.")
     started = time.perf_counter()
     saved = _open_model(options.model)
     from slm_helpers.generation import TextGenerator
 
     generator = TextGenerator(saved.model, saved.tokenizer)
     load_seconds = time.perf_counter() - started
-    streaming = not options.json and options.num_samples == 1
+    streaming = not options.json and options.num_samples in (None, 1)
     # The prompt is shown with the first piece: a bad setting is refused before anything is printed.
     waiting = [options.prompt]
 
@@ -121,16 +135,13 @@ def _generate(options: argparse.Namespace) -> int:
         print("".join(waiting) + piece, end="", flush=True)
         waiting.clear()
 
-    result = generator.generate(
-        options.prompt,
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        seed=options.seed,
-        num_samples=options.num_samples,
-        on_text=show if streaming else None,
-    )
+    if options.beam_size is None:
+        on_text = show if streaming else None
+        result = generator.generate(options.prompt, max_tokens=options.max_tokens, seed=options.seed, on_text=on_text, **rules)
+    else:
+        result = generator.beam(options.prompt, max_tokens=options.max_tokens, beam_size=options.beam_size)
+        if streaming:
+            show(result.samples[0])
     if options.json:
         _print_json(
             {
@@ -143,9 +154,10 @@ def _generate(options: argparse.Namespace) -> int:
                 "first_token_seconds": result.first_token_seconds,
                 "load_seconds": load_seconds,
             }
+            | ({"scores": result.scores} if result.scores else {})
         )
     elif streaming:
-        print(flush=True)
+        print("".join(waiting), flush=True)  # nothing was written if the prompt still waits
     else:
         for number, sample in enumerate(result.samples, 1):
             print(f"--- {number}\n{options.prompt}{sample}")

@@ -1,29 +1,37 @@
-"""Use a language model: continue a text and score a text, each as one compiled loop with the state carried along."""
+"""Use a language model: continue a text, by drawing or by beam search, and score a text.
 
+Both run in NumPy with the state carried along (`slm_helpers.runtime`); a model with layers that have no NumPy form goes through
+its compiled Keras calls instead.
+"""
+
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral
 
 from slm_helpers.backend import keras
+from slm_helpers.beam import beam_search
 from slm_helpers.checks import check_positive
 from slm_helpers.evaluation import bits_per_byte, bits_per_char
-from slm_helpers.models import make_stepwise, zero_states
+from slm_helpers.models import make_stepwise, recurrent_layers, zero_states
+from slm_helpers.runtime import Runtime, open_runtime
+from slm_helpers.sampling import SamplingRule
 from slm_helpers.tokenizers import Tokenizer
 
 import numpy as np
 
-ops = keras.ops
-
 MAX_PROMPT_TOKENS = 100_000
-_CHUNK = 16  # tokens per compiled call: short enough to stream, long enough to hide the cost of a call
-_PROMPT_CHUNK = 256
+_LOOK = 16  # tokens between looks at the text, for streaming and for its end
+_READ_CHUNK = 1024  # tokens of a prompt read in one call
+_SCORE_CHUNK = 256  # tokens scored in one call ...
+_SCORE_ROWS = 128  # ... and of these, scored against the vocabulary at a time, so that the scores stay in the processor's cache
 _SEGMENT, _WARM_UP = 1024, 256  # tokens of a long text scored side by side, and read before without being scored
 
 
 @dataclass
 class Generation:
-    """What `TextGenerator.generate` returns."""
+    """What `TextGenerator.generate` and `TextGenerator.beam` return."""
 
     samples: list[str]  # continuations, without the prompt
     prompt: str
@@ -31,6 +39,7 @@ class Generation:
     first_token_seconds: float
     seconds: float
     token_ids: list[list[int]] = field(repr=False, default_factory=list)
+    scores: list[float] = field(default_factory=list)  # of beam search: log-probability over the length penalty
 
     @property
     def tokens_per_second(self) -> float:
@@ -39,13 +48,13 @@ class Generation:
 
 
 class TextGenerator:
-    """Continue and score texts with a language model and its tokeniser; keep one, for its first calls compile."""
+    """Continue and score texts with a language model and its tokeniser."""
 
     def __init__(self, model: keras.Model, tokenizer: Tokenizer):
-        """Prepare the loops.
+        """Bring a model and its tokeniser together.
 
         Args:
-            model: From `build_language_model`.
+            model: From `build_language_model`. Its weights are read anew by each call, so it may be trained in between.
             tokenizer: The one the model was trained with.
         """
         vocab_size = model.output_shape[-1]
@@ -56,9 +65,8 @@ class TextGenerator:
             )
         self.model = model
         self.tokenizer = tokenizer
-        self._stepwise = make_stepwise(model)
-        self._losses = _Losses(self._stepwise)
-        self._decoders: dict[bool, keras.Model] = {}
+        self._compiled: _CompiledRuntime | None = None
+        self._single_step: keras.Model | None = None
 
     def generate(
         self,
@@ -68,8 +76,12 @@ class TextGenerator:
         temperature: float = 0.8,
         top_k: int = 0,
         top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
+        no_repeat_ngram: int = 0,
         seed: int = 42,
         num_samples: int = 1,
+        stop: str | Sequence[str] = (),
         stop_at_end: bool = True,
         on_text: Callable[[str], None] | None = None,
     ) -> Generation:
@@ -81,67 +93,123 @@ class TextGenerator:
             temperature: Divides the logits; 0 takes the most likely token, 1 samples the model's own distribution.
             top_k: Draw among the k most likely tokens only; 0 for all.
             top_p: Draw among the fewest most likely tokens that hold this share of the probability (nucleus sampling).
-            seed: Same seed, same text.
+            repetition_penalty: Makes tokens that the sample has just written less likely: their logits are divided by it if
+                positive and multiplied if negative. 1 is off; 1.2 is usual.
+            repetition_window: How many of the sample's last tokens the penalty looks at.
+            no_repeat_ngram: Never write a run of this many tokens twice in a sample, as long as another token is left; 0 is off.
+            seed: Same seed, same text. The text of a sample depends on its number and the seed, not on how many there are.
             num_samples: Continuations drawn side by side.
+            stop: A string, or several: a sample ends before the first of them that it completes, the longest if two end together.
             stop_at_end: Stop at the end of the document; if False that token is never drawn.
-            on_text: Called with each new piece of the first sample, for streaming to the screen.
+            on_text: Called with each new piece of the first sample, for streaming to the screen. What might turn out to be the
+                beginning of a stop string is held back until that is known.
+
+        Returns:
+            The samples. Where a stop string cut a sample, its `token_ids` are those that were needed to write the text.
 
         Raises:
+            TypeError: If the prompt or a stop string is not text.
             ValueError: If a setting is out of range, or the prompt is too long or holds characters the model never saw.
 
         Reference:
             Holtzman et al. (2020), "The Curious Case of Neural Text Degeneration", arXiv:1904.09751 (top-p).
+            Keskar et al. (2019), "CTRL: A Conditional Transformer Language Model ...", arXiv:1909.05858 (repetition penalty).
         """
         check_positive(max_tokens=max_tokens, num_samples=num_samples)
-        _check_sampling(temperature, top_k, top_p)
+        rule = SamplingRule(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            repetition_window=repetition_window,
+            no_repeat_ngram=no_repeat_ngram,
+        )
+        if not isinstance(seed, Integral) or seed < 0:
+            raise ValueError(f"seed is {seed!r}, but must be a whole number of 0 or more. Pass e.g. seed=42.")
+        stops = _check_stops(stop)
         started = time.perf_counter()
-        ids, states = self._read(prompt, num_samples)
-        rng = np.random.default_rng(seed)
-        decoder = self._decoder(filtered=bool(top_k) or top_p < 1)
-        vocab_size = self.tokenizer.vocab_size
-        settings = [np.full((num_samples,), v, "float32") for v in (temperature, top_k or vocab_size, top_p, float(stop_at_end))]
-        done = np.zeros((num_samples,), dtype="int32")
-        written = np.zeros((num_samples, 0), dtype="int32")
-        first_token_seconds, shown = 0.0, ""
-        while written.shape[1] < max_tokens and not done.all():
-            # Random numbers come from NumPy, so that every backend writes the same text.
-            uniforms = rng.random((num_samples, _CHUNK), dtype="float32")
-            new, ids, done, *states = _run(decoder, [ids, done, uniforms, *settings, *states])
-            written = np.concatenate([written, new], axis=1)[:, :max_tokens]
+        runtime = self._open()
+        ids, states = self._read(runtime, prompt, num_samples)
+        texts = [_Text(self.tokenizer, stops) for _ in range(num_samples)]
+        never = self._never(stop_at_end)
+        first_token_seconds = 0.0
+        for _ in _write(runtime, ids, states, texts, rule=rule, never=never, seed=seed, max_tokens=max_tokens):
             first_token_seconds = first_token_seconds or time.perf_counter() - started
-            if on_text is not None:
-                text = self.tokenizer.decode(written[0]).rstrip("\ufffd")  # a character may need several tokens
-                on_text(text[len(shown) :])
-                shown = text
-        kept = [row[: _length(row, self.tokenizer.end_id)].tolist() for row in written]
-        samples = [self.tokenizer.decode(row) for row in kept]
-        if on_text is not None and samples[0] != shown:
-            on_text(samples[0][len(shown) :])  # the last character stayed unfinished
+            if on_text is not None and (piece := texts[0].new_piece()):
+                on_text(piece)
+        for text in texts:
+            text.finish()
+        if on_text is not None and (piece := texts[0].new_piece()):
+            on_text(piece)
         return Generation(
-            samples=samples,
+            samples=[text.text for text in texts],
             prompt=prompt,
-            num_tokens=sum(map(len, kept)),
+            num_tokens=sum(len(text.token_ids) for text in texts),
             first_token_seconds=first_token_seconds,
             seconds=time.perf_counter() - started,
-            token_ids=kept,
+            token_ids=[text.token_ids for text in texts],
+        )
+
+    def beam(
+        self,
+        prompt: str = "",
+        *,
+        beam_size: int = 4,
+        max_tokens: int = 100,
+        length_penalty: float = 0.6,
+        stop_at_end: bool = True,
+    ) -> Generation:
+        """Find likely continuations of `prompt` by `beam_search`; its first call compiles.
+
+        Args:
+            prompt: May be empty: then a new document begins.
+            beam_size: Continuations kept while searching, and returned, best first.
+            max_tokens: Where a continuation is cut.
+            length_penalty: 0 compares plain log-probabilities, which favours short texts; 1 nearly the mean per token.
+            stop_at_end: Let continuations end where the document does; if False all have `max_tokens` tokens.
+        """
+        check_positive(beam_size=beam_size, max_tokens=max_tokens)
+        started = time.perf_counter()
+        ids, states = self._read(self._open(), prompt, 1)
+        self._single_step = self._single_step or make_stepwise(self.model, single_token=True)
+        found = beam_search(
+            self._single_step,
+            ids,
+            states,
+            end_id=self.tokenizer.end_id,
+            beam_size=beam_size,
+            max_tokens=max_tokens,
+            length_penalty=length_penalty,
+            never=self._never(stop_at_end),
+        )[0]
+        seconds = time.perf_counter() - started
+        return Generation(
+            samples=[self.tokenizer.decode(hypothesis.token_ids) for hypothesis in found],
+            prompt=prompt,
+            num_tokens=sum(len(hypothesis.token_ids) for hypothesis in found),
+            first_token_seconds=seconds,  # nothing is known before the search is over
+            seconds=seconds,
+            token_ids=[hypothesis.token_ids for hypothesis in found],
+            scores=[hypothesis.score for hypothesis in found],
         )
 
     def token_losses(self, text: str) -> np.ndarray:
         """Return the cross-entropy in nats of each token of `text` after those before it; the first follows an <end>."""
-        if not text:
-            raise ValueError("The text is empty: there is nothing to score.")
         ids = np.concatenate([[self.tokenizer.end_id], self._encode(text)]).astype("int32")
+        if len(ids) == 1:
+            raise ValueError("The text is empty: there is nothing to score.")
         inputs, targets = ids[:-1], ids[1:]
+        runtime = self._open()
         if len(inputs) <= 2 * _SEGMENT:
-            return self._pass(inputs[None], targets[None])[0]
+            return _losses(runtime, inputs[None], targets[None])[0]
         # A long text is cut into segments that are scored side by side; each but the first reads the tokens before it without
         # scoring them, for a recurrent state forgets what is some hundred steps back.
-        losses = [self._pass(inputs[None, :_SEGMENT], targets[None, :_SEGMENT])[0]]
+        losses = [_losses(runtime, inputs[None, :_SEGMENT], targets[None, :_SEGMENT])[0]]
         starts = np.arange(_SEGMENT, len(inputs), _SEGMENT)
         inputs, targets = (np.concatenate([part, np.zeros(_SEGMENT, "int32")]) for part in (inputs, targets))
         for group in np.array_split(starts, -(-len(starts) // 32)):
             places = group[:, None] + np.arange(-_WARM_UP, _SEGMENT)
-            losses.append(self._pass(inputs[places], targets[places])[:, _WARM_UP:].reshape(-1))
+            losses.append(_losses(runtime, inputs[places], targets[places], num_unscored=_WARM_UP).reshape(-1))
         return np.concatenate(losses)[: len(inputs) - _SEGMENT]
 
     def score(self, text: str) -> dict[str, float]:
@@ -155,121 +223,193 @@ class TextGenerator:
             "num_bytes": len(text.encode()),
         }
 
+    def _open(self) -> "Runtime | _CompiledRuntime":
+        """Return the model with its present weights, ready to step."""
+        if self._compiled is None:
+            try:
+                return open_runtime(self.model)
+            except TypeError:
+                self._compiled = _CompiledRuntime(self.model)
+        return self._compiled
+
+    def _never(self, stop_at_end: bool) -> list[int]:
+        """Return the token ids that are not to be written."""
+        return [self.tokenizer.pad_id, self.tokenizer.unk_id, *([] if stop_at_end else [self.tokenizer.end_id])]
+
     def _encode(self, text: str) -> np.ndarray:
+        if not isinstance(text, str):
+            raise TypeError(f"The text is {text!r:.40} ({type(text).__name__}), but must be a string; an empty one begins a new document.")
+        half = re.search("[\ud800-\udfff]", text)
+        if half:
+            raise ValueError(
+                f"The text holds half a character (U+{ord(half.group()):04X}) at position {half.start()}: it was read with a wrong "
+                "encoding. Read it again as UTF-8, or remove such halves with text.encode(errors='ignore').decode()."
+            )
         ids = self.tokenizer.encode(text)
         if (ids == self.tokenizer.unk_id).any():
-            unknown = sorted({c for c in text if self.tokenizer.encode(c)[0] == self.tokenizer.unk_id})
+            unknown = [c for c in sorted(set(text)) if self.tokenizer.encode(c)[0] == self.tokenizer.unk_id]
             raise ValueError(
                 f"The text holds {len(unknown)} character(s) that this character model never saw, e.g. {unknown[0]!r}. "
                 "Remove them, or use a model with a BPE tokeniser, which knows every text."
             )
         return ids
 
-    def _read(self, prompt: str, num_samples: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    def _read(self, runtime: "Runtime | _CompiledRuntime", prompt: str, num_samples: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Read all of the prompt but its last token; returns that token and the states, one row per sample."""
         ids = np.concatenate([[self.tokenizer.end_id], self._encode(prompt)]).astype("int32")
-        if len(ids) > MAX_PROMPT_TOKENS:
+        if len(ids) - 1 > MAX_PROMPT_TOKENS:
             raise ValueError(
-                f"The prompt has {len(ids):,} tokens, but at most {MAX_PROMPT_TOKENS:,} are read. Shorten it to its last part."
+                f"The prompt has {len(ids) - 1:,} tokens, but at most {MAX_PROMPT_TOKENS:,} are read. Shorten it to its last part."
             )
-        states = zero_states(self.model, 1)
-        for start in range(0, len(ids) - 1, _PROMPT_CHUNK):
-            part = ids[start : min(start + _PROMPT_CHUNK, len(ids) - 1)]
-            _, *states = _run(self._losses, [part[None], np.zeros((1, len(part)), "int32"), *states])
+        states = runtime.zero_states(1)
+        for start in range(0, len(ids) - 1, _READ_CHUNK):
+            _, states = runtime.read(ids[None, start : min(start + _READ_CHUNK, len(ids) - 1)], states)
         return np.repeat(ids[-1:], num_samples), [np.repeat(state, num_samples, axis=0) for state in states]
 
-    def _pass(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        states = zero_states(self.model, len(inputs))
-        losses = []
-        for start in range(0, inputs.shape[1], _PROMPT_CHUNK):
-            part = slice(start, start + _PROMPT_CHUNK)
-            new, *states = _run(self._losses, [inputs[:, part], targets[:, part], *states])
-            losses.append(new)
-        return np.concatenate(losses, axis=1)
 
-    def _decoder(self, *, filtered: bool) -> keras.Model:
-        if filtered not in self._decoders:
-            self._decoders[filtered] = _Decoder(make_stepwise(self.model, single_token=True), self.tokenizer.end_id, filtered)
-        return self._decoders[filtered]
+class _CompiledRuntime:
+    """The methods of `Runtime` through the compiled Keras model, for layers that have no NumPy form; its features are the logits."""
 
+    def __init__(self, model: keras.Model):
+        if not recurrent_layers(model):
+            raise TypeError(
+                f"{model.name} has no recurrent layer that could carry a state from token to token. Use a model from build_language_model."
+            )
+        self.vocab_size = model.output_shape[-1]
+        self.model, self.stepwise = model, make_stepwise(model)
 
-class _Losses(keras.Model):
-    """[inputs, targets, *states] -> [losses, *states]: the logits of a long text never leave the compiled call."""
+    def zero_states(self, batch_size: int) -> list[np.ndarray]:
+        return zero_states(self.model, batch_size)
 
-    def __init__(self, stepwise: keras.Model):
-        super().__init__(name="losses")
-        self.stepwise = stepwise
+    def read(self, token_ids: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        logits, *states = (np.asarray(value, dtype="float32") for value in self.stepwise.predict_on_batch([token_ids, *states]))
+        return logits, states
 
-    def call(self, arguments: list) -> list:
-        inputs, targets, *states = arguments
-        logits, *states = self.stepwise([inputs, *states])
-        losses = keras.losses.sparse_categorical_crossentropy(targets, ops.cast(logits, "float32"), from_logits=True)
-        return [losses, *states]
+    def step(self, token_ids: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        logits, states = self.read(token_ids[:, None], states)
+        return logits[:, 0], states
+
+    def logits(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return features.copy()  # the caller may write into it
 
 
-class _Decoder(keras.Model):
-    """Write _CHUNK tokens in one compiled loop.
-
-    [last token, done, uniforms, temperature, top_k, top_p, may end, *states] -> [tokens, last token, done, *states].
-    """
-
-    def __init__(self, step: keras.Model, end_id: int, filtered: bool):
-        super().__init__(name="decoder")
-        self.step, self.end_id, self.filtered = step, end_id, filtered
-
-    def call(self, arguments: list) -> list:
-        last, done, uniforms, temperature, top_k, top_p, may_end, *states = arguments
-        last, done = ops.cast(last, "int32"), ops.cast(done, "int32")
-        vocab_size = self.step.outputs[0].shape[-1]
-        token = ops.arange(vocab_size)
-        # <pad> and <unk> are never written; <end> only if asked for.
-        never = ops.cast(token < 2, "float32")[None] + ops.cast(token == self.end_id, "float32")[None] * (1 - may_end)[:, None]
-        written = ops.zeros((ops.shape(last)[0], _CHUNK), dtype="int32")
-
-        def one_more(i, last, done, written, *states):
-            logits, *new_states = self.step([last, *states])
-            logits = ops.cast(logits, "float32") - 1e9 * never
-            drawn = _draw(logits, ops.take(uniforms, i, axis=1), temperature, top_k, top_p, self.filtered)
-            drawn = ops.where(done > 0, self.end_id, drawn)
-            place = ops.cast(ops.arange(_CHUNK) == i, "int32")[None]
-            return (i + 1, drawn, ops.where(drawn == self.end_id, 1, done), written + place * drawn[:, None], *new_states)
-
-        _, last, done, written, *states = ops.while_loop(lambda i, *rest: i < _CHUNK, one_more, (0, last, done, written, *states))
-        return [written, last, done, *states]
-
-
-def _draw(logits, uniform, temperature, top_k, top_p, filtered: bool):
-    """Draw one token id per row of `logits`, shape (batch, vocab_size), by inverting the cumulated probabilities."""
-    greedy = ops.cast(ops.argmax(logits, axis=-1), "int32")
-    probs = ops.softmax(logits / ops.maximum(temperature, 1e-4)[:, None], axis=-1)
-    if filtered:
-        ranked = ops.flip(ops.sort(probs, axis=-1), axis=-1)
-        rank = ops.cast(ops.arange(ranked.shape[-1]), "float32")[None]
-        # The most likely tokens whose mass before them is below top_p, at most top_k; never none.
-        kept = ops.logical_and(ops.cumsum(ranked, axis=-1) - ranked < top_p[:, None], rank < top_k[:, None])
-        lowest = ops.min(ops.where(kept, ranked, 1.0), axis=-1, keepdims=True)
-        probs = ops.where(probs >= lowest, probs, 0.0)
-    cumulated = ops.cumsum(probs, axis=-1)
-    threshold = (uniform * 0.999999)[:, None] * cumulated[:, -1:]
-    drawn = ops.cast(ops.sum(ops.cast(cumulated <= threshold, "int32"), axis=-1), "int32")
-    return ops.where(temperature > 0, drawn, greedy)
+def _write(
+    runtime: "Runtime | _CompiledRuntime",
+    ids: np.ndarray,
+    states: list[np.ndarray],
+    texts: "list[_Text]",
+    *,
+    rule: SamplingRule,
+    never: list[int],
+    seed: int,
+    max_tokens: int,
+) -> Iterator[None]:
+    """Write into the texts, one row each, until they have ended; yields after the first token and then every _LOOK tokens."""
+    # Random numbers come from NumPy, a stream of its own for each sample: every backend and every batch writes the same text.
+    streams = [np.random.default_rng([seed, number]) for number in range(len(texts))]
+    rows = np.arange(len(texts))  # those still written
+    written = np.zeros((len(texts), _LOOK), dtype="int32")
+    room = np.empty((len(texts), runtime.vocab_size), dtype="float32")
+    length = 0
+    while length < max_tokens and len(rows):
+        num_new = min(_LOOK if length else 1, max_tokens - length)
+        if length + num_new > written.shape[1]:
+            written = np.pad(written, ((0, 0), (0, written.shape[1])))
+        uniforms = np.array([streams[row].random(num_new) for row in rows])
+        for now in range(length, length + num_new):
+            features, states = runtime.step(ids, states)
+            logits = runtime.logits(features, room[: len(rows)])
+            logits[:, never] = -np.inf
+            ids = rule.draw(logits, uniforms[:, now - length], written[rows, :now] if rule.looks_back else None)
+            written[rows, now] = ids
+        for row in rows:
+            texts[row].add(written[row, length : length + num_new].tolist())
+        length += num_new
+        yield
+        going_on = np.array([not texts[row].ended for row in rows])
+        if not going_on.all():
+            rows, ids, states = rows[going_on], ids[going_on], [state[going_on] for state in states]
 
 
-def _run(model: keras.Model, arguments: list[np.ndarray]) -> list[np.ndarray]:
-    """Call a model compiled by whichever backend runs; NumPy in, NumPy out."""
-    return [np.asarray(value) for value in model.predict_on_batch(arguments)]
+class _Text:
+    """The text of one sample while it is written: decodes only what is new, and ends at the end token or before a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: list[str]):
+        self.tokenizer, self.stops = tokenizer, stops
+        self.text, self.token_ids, self.ended = "", [], False
+        self._whole, self._pending, self._shown = "", [], 0  # decoded for good; tokens whose last character may go on; given out
+
+    def add(self, token_ids: list[int]) -> None:
+        """Append tokens, up to the end token if it is among them."""
+        if self.tokenizer.end_id in token_ids:
+            token_ids = token_ids[: token_ids.index(self.tokenizer.end_id)]
+            self.ended = True
+        self.token_ids += token_ids
+        self._pending += token_ids
+        new = self.tokenizer.decode(self._pending)
+        if not new.endswith("\ufffd"):  # a character may need several tokens
+            self._whole, self._pending, new = self._whole + new, [], ""
+        searched = max(0, len(self.text) - max(map(len, self.stops), default=0))
+        self.text = self._whole + new.rstrip("\ufffd")
+        found = [(place + len(stop), place) for stop in self.stops if (place := self.text.find(stop, searched)) >= 0]
+        if found:
+            self.text, self.ended, self._pending = self.text[: min(found)[1]], True, []
+            while self.token_ids and self.tokenizer.decode(self.token_ids[:-1]).startswith(self.text):
+                self.token_ids.pop()
+
+    def finish(self) -> None:
+        """Close the text: a last character that stayed unfinished shows as U+FFFD."""
+        if self._pending:
+            self.text = self._whole + self.tokenizer.decode(self._pending)
+        self.ended = True
+
+    def new_piece(self) -> str:
+        """Return what may be shown and was not yet: all but what may be the beginning of a stop string."""
+        safe = len(self.text)
+        if not self.ended:
+            safe -= max((_overlap(self.text, stop) for stop in self.stops), default=0)
+        piece = self.text[self._shown : safe]
+        self._shown = max(self._shown, safe)
+        return piece
 
 
-def _length(row: np.ndarray, end_id: int) -> int:
-    """Return how many tokens stand before the first <end>."""
-    ends = np.flatnonzero(row == end_id)
-    return int(ends[0]) if len(ends) else len(row)
+def _overlap(text: str, stop: str) -> int:
+    """Return how many of the last characters of `text` are the beginning of `stop`."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def _check_sampling(temperature: float, top_k: int, top_p: float) -> None:
-    if not isinstance(temperature, Real) or not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature!r}, but must be 0 or more. Use 0 for greedy choice.")
-    if top_k < 0 or int(top_k) != top_k:
-        raise ValueError(f"top_k is {top_k!r}, but must be a whole number of 0 or more. Use 0 for all tokens.")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p!r}, but must lie in (0, 1]. Use 1 for all tokens.")
+def _losses(runtime: "Runtime | _CompiledRuntime", inputs: np.ndarray, targets: np.ndarray, *, num_unscored: int = 0) -> np.ndarray:
+    """Return the cross-entropy of each target, shape (batch, time), without those of the first `num_unscored` steps."""
+    states = runtime.zero_states(len(inputs))
+    losses = []
+    for start in range(0, inputs.shape[1], _SCORE_CHUNK):
+        part = slice(start, start + _SCORE_CHUNK)
+        features, states = runtime.read(inputs[:, part], states)
+        if start >= num_unscored:
+            flat = features.reshape(-1, features.shape[-1])
+            losses.append(_cross_entropy(runtime, flat, targets[:, part].reshape(-1)).reshape(len(inputs), -1))
+    return np.concatenate(losses, axis=1)
+
+
+def _cross_entropy(runtime: "Runtime | _CompiledRuntime", features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    losses = np.empty(len(targets), dtype="float32")
+    out = np.empty((min(_SCORE_ROWS, len(targets)), runtime.vocab_size), dtype="float32")
+    for start in range(0, len(targets), _SCORE_ROWS):
+        rows = slice(start, start + _SCORE_ROWS)
+        logits = runtime.logits(features[rows], out[: len(targets[rows])])
+        logits -= logits.max(axis=-1, keepdims=True)
+        wanted = np.take_along_axis(logits, targets[rows, None], axis=1)[:, 0]
+        losses[rows] = np.log(np.exp(logits, out=logits).sum(axis=-1)) - wanted
+    return losses
+
+
+def _check_stops(stop: str | Sequence[str]) -> list[str]:
+    if not isinstance(stop, Iterable):
+        raise TypeError(f"stop is {stop!r:.40}, but must be a string or several. Leave it out for none.")
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    for string in stops:
+        if not isinstance(string, str):
+            raise TypeError(f"A stop string is {string!r:.40} ({type(string).__name__}), but must be text.")
+        if not string:
+            raise ValueError("A stop string is empty: every sample would end at once. Leave stop out for none.")
+    return stops

@@ -1,10 +1,12 @@
 import json
 
 from slm_helpers import cli
+from slm_helpers.generation import TextGenerator
 from slm_helpers.machine import Check
-from slm_helpers.models import build_language_model, save_model
+from slm_helpers.models import build_language_model, load_model, save_model
 from slm_helpers.tokenizers import train_bpe_tokenizer
 
+import numpy as np
 import pytest
 
 
@@ -12,7 +14,15 @@ import pytest
 def model_folder(tmp_path_factory):
     tokenizer = train_bpe_tokenizer(["once upon a time there was a cat"], vocab_size=270)
     model = build_language_model(tokenizer.vocab_size, embedding_dim=8, units=8)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
     return save_model(tmp_path_factory.mktemp("models") / "tiny", model, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def generator(model_folder):
+    saved = load_model(model_folder)
+    return TextGenerator(saved.model, saved.tokenizer)
 
 
 def run(capsys, *arguments):
@@ -42,6 +52,61 @@ def test_generate_streams_prompt_and_text_to_the_screen(capsys, model_folder):
     assert plain == "a cat" + value["samples"][0] + "\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ((), {}),
+        (
+            ("--temperature", "1.5", "--top-p", "0.9", "--top-k", "40", "--seed", "3"),
+            {"temperature": 1.5, "top_p": 0.9, "top_k": 40, "seed": 3},
+        ),
+        (("--temperature", "0", "--repetition-penalty", "1.5"), {"temperature": 0, "repetition_penalty": 1.5}),
+        (("--temperature", "0", "--no-repeat-ngram", "1"), {"temperature": 0, "no_repeat_ngram": 1}),
+        (("--stop", "e", "--stop", "a"), {"stop": ["e", "a"]}),
+    ],
+)
+def test_generate_passes_its_options_on(capsys, model_folder, generator, options, settings):
+    arguments = ("generate", "--prompt", "a cat", "--model", model_folder, "--max-tokens", 40, "--json", *options)
+    expected = generator.generate("a cat", max_tokens=40, **settings).samples
+    assert json.loads(run(capsys, *arguments)[1])["samples"] == expected
+    if settings:
+        assert expected != generator.generate("a cat", max_tokens=40, temperature=settings.get("temperature", 0.8)).samples
+
+
+def test_streaming_shows_nothing_of_a_stop_string_and_always_the_prompt(capsys, model_folder, generator):
+    arguments = ("generate", "--prompt", "a cat", "--model", model_folder, "--max-tokens", 40)
+    text = generator.generate("a cat", max_tokens=40).samples[0]
+    for place in (16, 20, 0):  # within the text, and at its very beginning: nothing is written then
+        stop = text[place : place + 6]
+        shown = "a cat" + text[: text.index(stop)] + "\n"
+        assert run(capsys, *arguments, "--stop", stop) == (0, shown, "")
+    assert shown == "a cat\n"
+
+
+def test_several_samples_are_numbered(capsys, model_folder, generator):
+    first, second = generator.generate("a cat", max_tokens=9, num_samples=2).samples
+    found = run(capsys, "generate", "--prompt", "a cat", "--model", model_folder, "--max-tokens", 9, "--num-samples", 2)
+    assert found == (0, f"--- 1\na cat{first}\n--- 2\na cat{second}\n", "")
+
+
+def test_beam_search_gives_the_best_text_and_with_json_the_beam(capsys, model_folder, generator):
+    arguments = ("generate", "--prompt", "a cat", "--model", model_folder, "--max-tokens", 8, "--beam-size", 3)
+    expected = generator.beam("a cat", max_tokens=8, beam_size=3)
+    assert run(capsys, *arguments) == (0, f"a cat{expected.samples[0]}\n", "")
+    value = json.loads(run(capsys, *arguments, "--json")[1])
+    assert value["samples"] == expected.samples and len(value["samples"]) == 3
+    assert value["scores"] == pytest.approx(expected.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "option", ["--temperature 0", "--top-p 1", "--top-k 0", "--repetition-penalty 1", "--no-repeat-ngram 0", "--num-samples 1", "--stop x"]
+)
+def test_beam_search_refuses_options_of_drawing(capsys, model_folder, option):
+    code, out, err = run(capsys, "generate", "--prompt", "x", "--model", model_folder, "--beam-size", 2, *option.split())
+    assert (code, out) == (2, "")
+    assert err == f"slm: --beam-size searches for the likeliest text and draws nothing. Leave out {option.split()[0]}, or --beam-size.\n"
+
+
 def test_score_json_has_the_promised_keys_and_right_sizes(capsys, model_folder, tmp_path):
     file = tmp_path / "t.txt"
     file.write_text("Ünder a tree 🙂", encoding="utf-8")
@@ -62,6 +127,11 @@ def test_score_json_has_the_promised_keys_and_right_sizes(capsys, model_folder, 
         (("generate", "--prompt", "x", "--model", "MODEL", "--temperature", "-1"), "temperature is -1.0, but must be 0 or more"),
         (("generate", "--prompt", "x", "--model", "MODEL", "--max-tokens", "0"), "max_tokens is 0"),
         (("generate", "--prompt", "x", "--model", "MODEL", "--top-p", "0"), "top_p is 0.0"),
+        (("generate", "--prompt", "x", "--model", "MODEL", "--repetition-penalty", "0.5"), "repetition_penalty is 0.5"),
+        (("generate", "--prompt", "x", "--model", "MODEL", "--no-repeat-ngram", "-2"), "no_repeat_ngram is -2"),
+        (("generate", "--prompt", "x", "--model", "MODEL", "--stop", ""), "A stop string is empty"),
+        (("generate", "--prompt", "x", "--model", "MODEL", "--beam-size", "0"), "beam_size is 0"),
+        (("generate", "--prompt", "x\udcff", "--model", "MODEL"), "half a character (U+DCFF) at position 1"),
         (("score", "--text", "no_such.txt", "--model", "MODEL"), "no_such.txt: there is no such file"),
         (("score", "--text", "EMPTY", "--model", "MODEL"), "the file is empty"),
         (("score", "--text", "LATIN", "--model", "MODEL"), "line 2: the bytes are not utf-8 text"),
