@@ -427,6 +427,7 @@ def save_model(
         }
         _write_json(new / "config.json", config)
         os.chmod(new, 0o755)
+        os.chmod(new / "weights.safetensors", 0o644)  # else for its writer only
         if folder.exists():
             old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
             try:

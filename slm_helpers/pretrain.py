@@ -308,7 +308,8 @@ def publish(work: Path, *, epochs: int, name: str = "slm-base-en") -> Path:
     cost["watt_hours"] = cost["core_hours"] * WATTS_PER_CORE
     best = scores[(scores["model"] == "slm") & (scores["split"] == "test")]
     metrics = {
-        f"bits_per_byte/{row.dataset}": {"value": row.bits_per_byte, "ci_low": row.ci_low, "ci_high": row.ci_high}
+        f"bits_per_byte/{row.dataset}": {"value": row.bits_per_byte}
+        | ({} if math.isnan(row.ci_low) else {"ci_low": row.ci_low, "ci_high": row.ci_high})
         for row in best.itertuples()
     }
     folder = save_model(
@@ -342,8 +343,9 @@ def _card(name: str, model: keras.Model, counts: dict, cost: dict, scores: pd.Da
     for (dataset, split), rows in scores.groupby(["dataset", "split"], sort=False):
         rows = rows.set_index("model")
         ours, counted = rows.loc["slm"], rows.drop("slm")["bits_per_byte"]
+        interval = "one document" if math.isnan(ours["ci_low"]) else f"{ours['ci_low']:.3f} to {ours['ci_high']:.3f}"
         lines.append(
-            f"| {dataset} ({split}) | {ours['bits_per_byte']:.3f} | {ours['ci_low']:.3f} to {ours['ci_high']:.3f} | {counted.min():.3f} "
+            f"| {dataset} ({split}) | {ours['bits_per_byte']:.3f} | {interval} | {counted.min():.3f} "
             f"({counted.idxmin()}) | {100 * ours['reduction']:.1f} % |"
         )
     return f"""# {name}
@@ -381,7 +383,7 @@ it. wikitext2 and ptb are written in a tokenised form it never read.
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m slm_helpers.pretrain", description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=8, help="passes over the text; half an hour to an hour each on two cores")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the text; about an hour each on two cores")
     parser.add_argument("--work", type=Path, default=RUNS_DIR / "pretrain", help="folder of tokens and checkpoints")
     parser.add_argument("--trials", type=float, metavar="SECONDS", help="instead, train each of the small trials for this long")
     options = parser.parse_args(arguments)
