@@ -92,6 +92,19 @@ def test_a_narrow_beam_is_that_of_plain_lists(beam_size, end_bias, length_penalt
         check_against(found[row], plain_beam(step, row + 2, [state[row : row + 1] for state in states], **settings))
 
 
+def test_a_bad_beginning_may_still_win_by_its_length():
+    token_ids, state = keras.Input(shape=(), dtype="int32"), keras.Input(shape=(1,))
+    embedding = keras.layers.Embedding(VOCAB_SIZE, VOCAB_SIZE)
+    step = keras.Model([token_ids, state], [embedding(token_ids), state])
+    probs = np.full((VOCAB_SIZE, VOCAB_SIZE), 1e-4)
+    probs[3, [END, 4]] = 0.6, 0.4  # after 3 the end looks better at first ...
+    probs[4, 4] = 1.0  # ... but after 4 comes 4 for certain
+    step.set_weights([np.log(probs)])
+    found = beam_search(step, [3], [np.zeros((1, 1), "float32")], end_id=END, beam_size=1, max_tokens=7, length_penalty=2.0, never=NEVER)
+    assert found[0][0].token_ids == [4] * 7
+    assert found[0][0].score == pytest.approx(np.log(0.4) / 4, abs=0.002)  # (5 + 7) / 6 squared; the end alone has log 0.6 / 1
+
+
 def test_a_score_is_the_log_probability_over_the_length_penalty(step):
     for h in beam_search(step, [3], some_states(1), end_id=END, beam_size=6, max_tokens=3, length_penalty=0.8, never=NEVER)[0]:
         length = len(h.token_ids) + h.ended

@@ -201,6 +201,18 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(generator, settings):
         assert few.token_ids == many.token_ids[:num_samples]
 
 
+@pytest.mark.parametrize("rules", [{}, {"repetition_penalty": 1.3, "no_repeat_ngram": 3}])
+def test_samples_that_end_do_not_change_those_still_written(generator, rules):
+    stops = ["jb", "gg"]
+    settings = {"max_tokens": 70, "temperature": 1.1, "num_samples": 7, "stop_at_end": False} | rules
+    whole = generator.generate("ab", **settings).samples
+    found = generator.generate("ab", stop=stops, **settings).samples
+    assert found == [plainly_cut(text, stops) for text in whole]
+    lengths = [len(text) for text in found]
+    assert min(lengths) < 17 and max(lengths) > 33  # looks at the text come after 1, 17, 33 ... tokens
+    assert np.argmin(lengths) < np.argmax(lengths)  # those still written moved up
+
+
 def test_greedy_samples_are_all_the_same(generator):
     greedy = generator.generate("ab", max_tokens=30, num_samples=3, temperature=0, stop_at_end=False)
     assert len(set(greedy.samples)) == 1
@@ -250,6 +262,13 @@ def test_a_long_prompt_is_read_to_its_end(generator):
     found = generator.generate(prompt, max_tokens=3, temperature=0, stop_at_end=False)
     read = [END, *generator.tokenizer.encode(prompt).tolist(), *found.token_ids[0][:-1]]
     assert found.token_ids[0] == probabilities(all_logits(generator.model, read)[3000:], never=(0, 1, END)).argmax(axis=1).tolist()
+
+
+def test_the_state_is_carried_between_the_parts_of_a_prompt(generator, monkeypatch):
+    prompts = ["".join(np.random.default_rng(seed).choice(list(LETTERS), 8)) for seed in range(12)]
+    whole = [generator.generate(prompt, max_tokens=6, temperature=0, stop_at_end=False).samples for prompt in prompts]
+    monkeypatch.setattr(generation, "_READ_CHUNK", 3)
+    assert [generator.generate(prompt, max_tokens=6, temperature=0, stop_at_end=False).samples for prompt in prompts] == whole
 
 
 @pytest.mark.parametrize("prompt", ["🙂👩‍👩‍👧", "中文句子。", "\x00\x07\u200f\ufeff", "<end><pad>", " \n\t\r\n", "naïve Ω"])
