@@ -19,7 +19,7 @@ from slm_helpers.backend import keras
 from slm_helpers.checks import check_choice, check_positive, check_share
 from slm_helpers.data import DATA_DIR
 from slm_helpers.files import sha256_of
-from slm_helpers.layers import AddPositions, CausalBlock, FastGRU, TextPooling
+from slm_helpers.layers import AddPositions, CausalBlock, FastGRU, FastLSTM, TextPooling
 from slm_helpers.tokenizers import Tokenizer
 
 import numpy as np
@@ -32,7 +32,7 @@ ops = keras.ops
 FORMAT_VERSION = 1
 PRETRAINED_DIR = DATA_DIR / "pretrained"
 RUNS_DIR = DATA_DIR.parent / "runs"  # models and checkpoints that pages leave behind; not committed
-CELLS = {"rnn": keras.layers.SimpleRNN, "gru": FastGRU, "lstm": keras.layers.LSTM}
+CELLS = {"rnn": keras.layers.SimpleRNN, "gru": FastGRU, "lstm": FastLSTM}
 BUILDERS: dict[str, Callable[..., keras.Model]] = {}
 
 
@@ -298,10 +298,10 @@ def make_body(model: keras.Model) -> keras.Model:
 
 
 def output_weights(model: keras.Model) -> tuple[Any, Any]:
-    """Return the matrix, shape (vocab_size, size), and the bias, shape (vocab_size,), that turn features into logits."""
+    """Return the matrix, shape (vocab_size, size), and the bias, shape (vocab_size,) or None, that turn features into logits."""
     embedding = model.get_layer("embedding")
     if isinstance(embedding, keras.layers.ReversibleEmbedding):
-        return embedding.embeddings, ops.zeros((embedding.input_dim,), dtype="float32")
+        return embedding.embeddings, None  # no bias
     logits = model.get_layer("logits")
     return ops.transpose(logits.kernel), logits.bias
 

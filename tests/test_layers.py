@@ -1,6 +1,6 @@
 import slm_helpers.layers
 from slm_helpers.backend import keras
-from slm_helpers.layers import CausalBlock, FastGRU, TextPooling, mean_cross_entropy
+from slm_helpers.layers import CausalBlock, FastGRU, FastLSTM, TextPooling, mean_cross_entropy
 
 import numpy as np
 import pytest
@@ -8,10 +8,11 @@ import pytest
 BATCH, TIME, FEATURES, UNITS = 3, 9, 5, 6
 
 
-def pair(**options):
-    """A Keras GRU and a FastGRU with the same random weights, biases among them."""
+def pair(cell="gru", **options):
+    """Keras' layer and ours with the same random weights, biases among them."""
     keras.utils.set_random_seed(1)
-    plain, fast = keras.layers.GRU(UNITS, **options), FastGRU(UNITS, **options)
+    kinds = {"gru": (keras.layers.GRU, FastGRU), "lstm": (keras.layers.LSTM, FastLSTM)}[cell]
+    plain, fast = (kind(UNITS, **options) for kind in kinds)
     for layer in (plain, fast):
         layer.build((None, TIME, FEATURES))
     rng = np.random.default_rng(0)
@@ -29,20 +30,25 @@ def numpy(value):
     return [keras.ops.convert_to_numpy(v) for v in (value if isinstance(value, list | tuple) else [value])]
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("with_state", [False, True])
-def test_outputs_and_final_state_equal_those_of_keras(with_state):
-    plain, fast = pair(return_sequences=True, return_state=True)
-    state = np.random.default_rng(3).normal(size=(BATCH, UNITS)).astype("float32") if with_state else None
+def test_outputs_and_final_state_equal_those_of_keras(with_state, cell):
+    plain, fast = pair(cell, return_sequences=True, return_state=True)
+    state = None
+    if with_state:
+        states = np.random.default_rng(3).normal(size=({"gru": 1, "lstm": 2}[cell], BATCH, UNITS)).astype("float32")
+        state = list(states) if cell == "lstm" else states[0]
     for ours, theirs in zip(numpy(fast(inputs(), initial_state=state)), numpy(plain(inputs(), initial_state=state)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("unrolled", [True, False])
 @pytest.mark.parametrize("options", [{"return_sequences": True}, {}])
-def test_one_update_of_every_weight_equals_that_of_keras(options, unrolled):
+def test_one_update_of_every_weight_equals_that_of_keras(options, unrolled, cell):
     """Plain gradient descent at rate 1: the change of a weight is its gradient, whichever backend computes it."""
     changes = []
-    for layer in pair(**options):
+    for layer in pair(cell, **options):
         layer.unrolled = unrolled
         model = keras.Sequential([keras.Input((TIME, FEATURES)), keras.layers.Dense(FEATURES, name="before"), layer])
         model.layers[0].set_weights([np.eye(FEATURES, dtype="float32"), np.zeros(FEATURES, "float32")])
@@ -56,12 +62,13 @@ def test_one_update_of_every_weight_equals_that_of_keras(options, unrolled):
         np.testing.assert_allclose(ours, theirs, atol=2e-6)
 
 
-def test_a_mask_and_long_windows_go_through_keras(monkeypatch):
-    plain, fast = pair(return_sequences=True)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_mask_and_long_windows_go_through_keras(monkeypatch, cell):
+    plain, fast = pair(cell, return_sequences=True)
     mask = np.arange(TIME)[None] < np.array([[TIME], [4], [1]])
     np.testing.assert_allclose(numpy(fast(inputs(), mask=mask))[0], numpy(plain(inputs(), mask=mask))[0], atol=1e-6)
     monkeypatch.setattr(slm_helpers.layers, "MAX_UNROLLED", 4)
-    monkeypatch.setattr(slm_helpers.layers, "_unrolled_gru", None)  # must not be reached
+    monkeypatch.setattr(slm_helpers.layers, f"_unrolled_{cell}", None)  # must not be reached
     np.testing.assert_allclose(numpy(fast(inputs()))[0], numpy(plain(inputs()))[0], atol=1e-6)
 
 
@@ -93,39 +100,64 @@ def test_pooling_of_nothing_but_padding_is_finite():
     assert np.isfinite(pooled).all()
 
 
-def test_it_comes_back_from_its_config():
-    _, fast = pair(return_sequences=True)
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_it_comes_back_from_its_config(cell):
+    _, fast = pair(cell, return_sequences=True)
     copy = keras.layers.deserialize(keras.layers.serialize(fast))
-    assert type(copy) is FastGRU and copy.units == UNITS
+    assert type(copy) is type(fast) and copy.units == UNITS
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere it is Keras' layer")
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_the_gradient_of_the_final_states_is_that_of_keras(cell):
+    """A loss on the states handed out, and weights that the states handed in lead to: a window that goes on from another."""
+    import tensorflow as tf
+
+    found = []
+    for layer in pair(cell, return_sequences=True, return_state=True):
+        start = [tf.constant(np.random.default_rng(i).normal(size=(BATCH, UNITS)), tf.float32) for i in range({"gru": 1, "lstm": 2}[cell])]
+        with tf.GradientTape() as tape:
+            tape.watch(start)
+            _, *states = layer(inputs(), initial_state=start if len(start) > 1 else start[0], training=True)
+            loss = sum(tf.reduce_sum((i + 1) * state**2) for i, state in enumerate(states))
+        found.append([value.numpy() for value in tape.gradient(loss, [*start, *(w.value for w in layer.trainable_weights)])])
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
 class Head(keras.layers.Layer):
-    """A matrix, a bias, and the loss of their scores: plain or our own."""
+    """A matrix, a bias or none, and the loss of their scores: plain or our own."""
 
-    def __init__(self, own: bool):
+    def __init__(self, own: bool, with_bias: bool):
         super().__init__()
-        self.own = own
+        self.own, self.with_bias = own, with_bias
 
     def build(self, input_shape):
         rng = np.random.default_rng(7)
-        self.features = self.add_weight(shape=(TOKENS, FEATURES), initializer=lambda *a, **k: rng.normal(size=(TOKENS, FEATURES)), name="h")
-        self.matrix = self.add_weight(shape=(VOCAB, FEATURES), initializer=lambda *a, **k: rng.normal(size=(VOCAB, FEATURES)), name="m")
-        self.bias = self.add_weight(shape=(VOCAB,), initializer=lambda *a, **k: 40 * rng.normal(size=VOCAB), name="b")
+
+        def normal(shape, dtype):
+            return rng.normal(size=shape).astype(dtype)
+
+        self.features = self.add_weight(shape=(TOKENS, FEATURES), initializer=normal, name="h")
+        self.matrix = self.add_weight(shape=(VOCAB, FEATURES), initializer=normal, name="m")
+        if self.with_bias:
+            self.bias = self.add_weight(shape=(VOCAB,), initializer=lambda *a, **k: 40 * normal(*a, **k), name="b")
 
     def call(self, arguments):
         targets, weights = arguments
         features = keras.ops.convert_to_tensor(self.features)
         if self.own:
-            return mean_cross_entropy(features, targets, weights, self.matrix, self.bias)
-        logits = keras.ops.matmul(features, keras.ops.transpose(self.matrix)) + self.bias
+            return mean_cross_entropy(features, targets, weights, self.matrix, self.bias if self.with_bias else None)
+        logits = keras.ops.matmul(features, keras.ops.transpose(self.matrix))
+        logits = logits + self.bias if self.with_bias else logits
         losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
         return keras.ops.sum(losses * weights) / keras.ops.sum(weights)
 
 
 class Loss(keras.Model):
-    def __init__(self, own: bool):
+    def __init__(self, own: bool, with_bias: bool):
         super().__init__()
-        self.head = Head(own)
+        self.head = Head(own, with_bias)
 
     def call(self, arguments):
         return self.head(arguments)
@@ -137,14 +169,15 @@ class Loss(keras.Model):
 VOCAB, TOKENS = 11, 23
 
 
+@pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("rows", [512, 7])  # one chunk; three full ones and a rest of two
-def test_cross_entropy_and_its_gradients_equal_the_plain_ones(monkeypatch, rows):
+def test_cross_entropy_and_its_gradients_equal_the_plain_ones(monkeypatch, rows, with_bias):
     monkeypatch.setattr(slm_helpers.layers, "_ROWS", rows)
     rng = np.random.default_rng(8)
     targets, weights = rng.integers(0, VOCAB, TOKENS).astype("int32"), rng.integers(0, 3, TOKENS).astype("float32")
     found = []
     for own in (False, True):
-        model = Loss(own)
+        model = Loss(own, with_bias)
         model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
         loss = model.train_on_batch([targets, weights])
         found.append([np.asarray(loss), *model.get_weights()])
