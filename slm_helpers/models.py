@@ -33,6 +33,7 @@ FORMAT_VERSION = 1
 PRETRAINED_DIR = DATA_DIR / "pretrained"
 RUNS_DIR = DATA_DIR.parent / "runs"  # models and checkpoints that pages leave behind; not committed
 CELLS = {"rnn": keras.layers.SimpleRNN, "gru": FastGRU, "lstm": FastLSTM}
+_RECURRENT = (keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM)  # those of CELLS among them
 BUILDERS: dict[str, Callable[..., keras.Model]] = {}
 
 
@@ -257,7 +258,7 @@ def build_transformer_language_model(
 
 def recurrent_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the recurrent layers of `model`, first to last."""
-    return [layer for layer in model.layers if isinstance(layer, tuple(CELLS.values()))]
+    return [layer for layer in model.layers if isinstance(layer, _RECURRENT)]
 
 
 def zero_states(model: keras.Model, batch_size: int) -> list[np.ndarray]:
@@ -314,7 +315,7 @@ def _connect(
     given: list[Any] = []
     x = token_ids
     for layer in layers:
-        if not isinstance(layer, tuple(CELLS.values())):
+        if not isinstance(layer, _RECURRENT):
             x = layer(x)
             continue
         sizes = _state_sizes(layer) if states_in else []
