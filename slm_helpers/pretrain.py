@@ -228,7 +228,7 @@ def score_held_out(
     """
     generator = TextGenerator(model, tokenizer)
     samples = {name: _pick([piece for text in texts for piece in _pieces(text.split("\n\n"))]) for name, texts in held_out.items()}
-    nats = {(name, "slm"): np.array([generator.token_losses(text).sum() for text in texts]) for name, texts in samples.items()}
+    nats = {(name, "slm"): np.array([losses.sum() for losses in generator.text_losses(texts)]) for name, texts in samples.items()}
     nats |= _ngram_nats(work, tokenizer, tokens, samples)
     rows = []
     for name, texts in samples.items():

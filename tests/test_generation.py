@@ -650,9 +650,24 @@ def test_a_score_sums_the_losses_of_the_tokens(bpe_generator):
     assert scores["perplexity"] == pytest.approx(np.exp(losses.mean()))
 
 
+def test_texts_scored_side_by_side_get_what_each_gets_alone(generator, monkeypatch):
+    monkeypatch.setattr("slm_helpers.generation._SIDE_BY_SIDE", 3)
+    rng = np.random.default_rng(2)
+    texts = ["".join(rng.choice(list(LETTERS), size)) for size in (5, 300, 1, 5, 2100, 40, 2048)]
+    together = generator.text_losses(texts)
+    assert [len(losses) for losses in together] == [len(text) for text in texts]
+    for text, losses in zip(texts, together, strict=True):
+        np.testing.assert_allclose(losses, generator.token_losses(text), atol=1e-5)
+    assert generator.text_losses([]) == []
+    with pytest.raises(TypeError, match="must be a list of texts"):
+        generator.text_losses("abc")
+
+
 def test_an_empty_text_has_no_score(generator):
     with pytest.raises(ValueError, match="The text is empty"):
         generator.score("")
+    with pytest.raises(ValueError, match="Text 2 of 3 is empty"):
+        generator.text_losses(["a", "", "b"])
 
 
 def test_padding_on_the_right_leaves_the_loss_unchanged(generator):
