@@ -42,8 +42,13 @@ class Runtime:
 
     def step(self, token_ids: np.ndarray, states: States) -> tuple[np.ndarray, States]:
         """Read one token a row, shape (batch,); returns the features, shape (batch, size), and the states."""
-        features, states = self.read(token_ids[:, None], states)
-        return features[:, 0], states
+        x = self._embeddings[token_ids]
+        given: States = []
+        for part in self._parts:
+            own, states = states[: len(part.state_sizes)], states[len(part.state_sizes) :]
+            x, new = part.step(x, own)
+            given += new
+        return x, given
 
     def logits(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the scores of all tokens, shape (batch, vocab_size), in `out` if given."""
@@ -89,6 +94,9 @@ class _Dense:
     def read(self, x: np.ndarray, states: States) -> tuple[np.ndarray, States]:
         return self.products(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:2], -1), []
 
+    def step(self, x: np.ndarray, states: States) -> tuple[np.ndarray, States]:
+        return self.products(x), []
+
 
 class _Recurrent:
     """A cell: the products with the inputs are made for all steps together, `advance` does the rest one step after the other."""
@@ -112,6 +120,12 @@ class _Recurrent:
             states = self.advance(inputs[step], states)
             outputs[step] = states[0]
         return outputs, states
+
+    def step(self, x: np.ndarray, states: States) -> tuple[np.ndarray, States]:
+        inputs = x @ self.kernel
+        inputs += self.bias
+        states = self.advance(inputs, states)
+        return states[0], states
 
 
 class _SimpleRNN(_Recurrent):

@@ -74,11 +74,16 @@ class SamplingRule:
             return logits.argmax(axis=-1).astype("int32")
         weights = self._weights(logits, written)
         # Cumulating the whole vocabulary would take longer than the model's own step: first find the block, then the token in it.
-        blocks = np.add.reduceat(weights, np.arange(0, weights.shape[1], _BLOCK), axis=1).astype("float64")
-        block, rest = _invert(blocks, uniforms)
+        vocab_size = weights.shape[1]
+        if vocab_size % _BLOCK:
+            blocks = np.add.reduceat(weights, np.arange(0, vocab_size, _BLOCK), axis=1)
+        else:  # the same as a product, several times as fast
+            blocks = (weights.reshape(-1, _BLOCK) @ np.ones(_BLOCK, dtype="float32")).reshape(len(weights), -1)
+        block, rest = _invert(blocks.astype("float64"), uniforms)
         places = block[:, None] * _BLOCK + np.arange(_BLOCK)
-        inside = np.take_along_axis(weights, np.minimum(places, weights.shape[1] - 1), axis=1) * (places < weights.shape[1])
-        token, _ = _invert(inside.astype("float64"), rest)
+        inside = weights[np.arange(len(weights))[:, None], np.minimum(places, vocab_size - 1)].astype("float64")
+        inside[places >= vocab_size] = 0
+        token, _ = _invert(inside, rest)
         return (block * _BLOCK + token).astype("int32")
 
     def _weights(self, logits: np.ndarray, written: np.ndarray | None) -> np.ndarray:
@@ -90,7 +95,8 @@ class SamplingRule:
             logits[:] = 0
             logits[np.arange(len(logits)), chosen] = 1
             return logits
-        logits *= 1 / self.temperature
+        if self.temperature != 1:
+            logits *= 1 / self.temperature
         weights = np.exp(logits, out=logits)
         if self.top_k or self.top_p < 1:
             weights[weights < _lowest_kept(weights, self.top_k, self.top_p)] = 0
@@ -144,5 +150,6 @@ def _invert(weights: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, np.n
     cumulated = weights.cumsum(axis=-1)
     threshold = uniforms * (1 - 1e-12) * cumulated[:, -1]  # stays below the total after rounding
     place = (cumulated <= threshold[:, None]).sum(axis=-1)
-    above, own = (np.take_along_axis(part, place[:, None], axis=1)[:, 0] for part in (cumulated, weights))
-    return place, np.clip(1 - (above - threshold) / own, 0, 1 - 1e-9)
+    rows = np.arange(len(place))
+    inside = 1 - (cumulated[rows, place] - threshold) / weights[rows, place]
+    return place, np.minimum(np.maximum(inside, 0), 1 - 1e-9)
