@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup run test test-jax lab lint lock clean
+.PHONY: setup run test test-jax lab bench lint lock clean
 .DEFAULT_GOAL := run
 
 setup: $(READY)
@@ -30,6 +30,23 @@ test-jax: setup
 
 lab: setup
 	$(PY) -m jupyterlab notebooks
+
+# Speed, cost and quality as measured here: some 20 minutes on two free cores. Options, e.g. make bench TEXT=my.txt SECONDS=600:
+# TEXT and SECONDS of time_to_quality (no text: the bundled stories), MODEL of generation_speed (none: random weights), and
+# TORCH_PYTHON, an interpreter that has PyTorch (none: this one, if its extra `bench` is installed).
+TEXT ?=
+SECONDS ?= 100
+MODEL ?= $(wildcard data/pretrained/slm-base-en)
+TORCH_PYTHON ?=
+SEED ?= 42
+ROUNDS ?= 5
+
+bench: setup
+	$(PY) -m tests.benchmarks.training_speed --save --seed $(SEED) --rounds $(ROUNDS) $(if $(TORCH_PYTHON),--torch-python "$(TORCH_PYTHON)")
+	$(PY) -m tests.benchmarks.generation_speed --save --seed $(SEED) --rounds $(ROUNDS) $(if $(MODEL),--model "$(MODEL)",--random)
+	$(PY) -m tests.benchmarks.time_to_quality --save --seed $(SEED) --seconds $(SECONDS) $(if $(TEXT),--text "$(TEXT)")
+	$(PY) -m tests.benchmarks.scaling --save --seed $(SEED)
+	$(PY) -m tests.benchmarks.results
 
 lint: setup
 	$(PY) -m ruff check .
