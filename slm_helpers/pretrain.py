@@ -1,6 +1,6 @@
 """Make the base model from scratch: gather the public pretraining text, learn the tokeniser, train for hours, write the folder.
 
-    SLM_DATA_DIR=... python -m slm_helpers.pretrain --hours 3
+    SLM_DATA_DIR=... python -m slm_helpers.pretrain
 
 One command, one fixed seed. It may be stopped at any time: the same command goes on from the last checkpoint in runs/pretrain/.
 """
@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slm_helpers.backend import keras
@@ -19,7 +19,7 @@ from slm_helpers.data import load_dataset, normalise_text
 from slm_helpers.evaluation import bootstrap_interval
 from slm_helpers.files import atomic_write
 from slm_helpers.generation import TextGenerator
-from slm_helpers.models import BUILDERS, PRETRAINED_DIR, RUNS_DIR, build_language_model, save_model
+from slm_helpers.models import BUILDERS, PRETRAINED_DIR, RUNS_DIR, build_language_model, load_pretrained, save_model
 from slm_helpers.results import describe_machine, read_results, write_results
 from slm_helpers.tokenizers import Tokenizer, train_bpe_tokenizer
 from slm_helpers.training import TrainConfig, count_tokens_trained, evaluate_loss, fit_model
@@ -79,6 +79,9 @@ SHARED_WORDS = 13  # a training paragraph with a run of this many words from a h
 VALID_CHARS = 60_000  # of each source
 WATTS_PER_CORE = 8  # assumed, for the estimate of energy: a server processor under load, memory and losses included
 SCORED_CHARS = 600_000  # of each held-out set in the scores of the card
+# A second round goes on from the first with the words in another order: at the level of the first the loss stood still from half of
+# the first pass on and fell only where the rate did, so this one starts lower and falls all the way.
+FURTHER = dataclasses.replace(TRAINING, learning_rate=2e-3, schedule="linear", seed=SEED + 1)
 PIECE_CHARS = 20_000  # books are cut into pieces of about this length, so that shuffling mixes the sources
 
 
@@ -172,15 +175,55 @@ def prepare(folder: Path, *, vocab_size: int, seed: int = SEED) -> Tokenizer:
     return tokenizer
 
 
-def pretrain(folder: Path, *, epochs: int) -> tuple[keras.Model, Tokenizer, pd.DataFrame]:
-    """Train, or go on training, up to `epochs` passes over the text; checkpoints go into `folder`."""
+def pretrain(folder: Path, *, epochs: Sequence[int], start: str | None = None) -> tuple[keras.Model, Tokenizer, pd.DataFrame]:
+    """Train, or go on training; checkpoints go into `folder`.
+
+    Args:
+        folder: Of text, tokeniser and checkpoints.
+        epochs: Passes over the text in the first round, with the settings TRAINING, and in a second with FURTHER, if there is one.
+        start: Name of a pretrained model that stands for a first round, which is not run then: its checkpoint need not be kept.
+
+    Returns:
+        Model, tokeniser and the history of all rounds; its `attrs["cpu_seconds"]` too are those of all.
+    """
     tokenizer = prepare(folder, vocab_size=NETWORK["vocab_size"])
     tokens, valid = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tokens", "valid"))
     keras.utils.set_random_seed(SEED)
     model = build_language_model(**NETWORK)
-    config = dataclasses.replace(TRAINING, epochs=epochs)
-    history = fit_model(model, tokens, np.asarray(valid), config=config, checkpoint_dir=folder, checkpoint_steps=500)
+    rounds = [dataclasses.replace(config, epochs=n) for config, n in zip((TRAINING, FURTHER), epochs, strict=False)]
+    histories = []
+    for i, config in enumerate(rounds):
+        if i == 0 and start is not None:
+            histories.append(_take_over(model, tokenizer, start, epochs=epochs[0]))
+            continue
+        place = folder if i == 0 else folder / "further"
+        histories.append(fit_model(model, tokens, np.asarray(valid), config=config, checkpoint_dir=place, checkpoint_steps=500))
+    history = _one_after_the_other(histories)
     return model, tokenizer, history
+
+
+def _take_over(model: keras.Model, tokenizer: Tokenizer, name: str, *, epochs: int) -> pd.DataFrame:
+    """Put the weights of a pretrained model into `model`; returns its history."""
+    base = load_pretrained(name)
+    if base.tokenizer.vocabulary != tokenizer.vocabulary:
+        raise ValueError(f"{name} has another vocabulary than this text gives: the text has changed. Train from scratch, without --start.")
+    history = pd.read_csv(base.folder / "history.csv")
+    if history["epoch"].max() != epochs:
+        raise ValueError(f"{name} has read the text {history['epoch'].max():g} times, so it cannot stand for a first round of {epochs}.")
+    model.set_weights(base.model.get_weights())
+    history.attrs["cpu_seconds"] = base.settings["cost"]["core_hours"] * 3600
+    return history
+
+
+def _one_after_the_other(histories: list[pd.DataFrame]) -> pd.DataFrame:
+    """Join the histories of rounds into one whose steps, epochs and seconds run on."""
+    joined = histories[0]
+    for history in histories[1:]:
+        counts = ["step", "epoch", "seconds"]
+        cpu_seconds = joined.attrs["cpu_seconds"] + history.attrs["cpu_seconds"]
+        joined = pd.concat([joined, history.assign(**(history[counts] + joined[counts].max()))], ignore_index=True)
+        joined.attrs["cpu_seconds"] = cpu_seconds
+    return joined
 
 
 def run_trials(work: Path, *, seconds: float, names: list[str] | None = None) -> None:
@@ -288,9 +331,9 @@ def _cut(texts: list[str], num_chars: int) -> str:
     return "\n\n".join(text[:share] for text in texts)[:num_chars]
 
 
-def publish(work: Path, *, epochs: int, name: str = "slm-base-en") -> Path:
-    """Write data/pretrained/<name> and its scores in data/results/pretraining.csv from a run that has ended."""
-    model, tokenizer, history = pretrain(work, epochs=epochs)
+def publish(work: Path, *, epochs: Sequence[int], start: str | None = None, name: str = "slm-base-en") -> Path:
+    """Write data/pretrained/<name> and its scores in data/results/pretraining.csv from a run that has ended, see `pretrain`."""
+    model, tokenizer, history = pretrain(work, epochs=epochs, start=start)
     tokens = np.load(work / "tokens.npy", mmap_mode="r")
     counts = json.loads((work / "sources.json").read_text(encoding="utf-8"))
     _, held_out, _ = gather_text()
@@ -316,10 +359,10 @@ def publish(work: Path, *, epochs: int, name: str = "slm-base-en") -> Path:
         PRETRAINED_DIR / name,
         model,
         tokenizer=tokenizer,
-        settings={"training": dataclasses.asdict(TRAINING) | {"epochs": epochs}, "cost": cost},
+        settings={"training": dataclasses.asdict(TRAINING), "further": dataclasses.asdict(FURTHER), "epochs": list(epochs), "cost": cost},
         metrics=metrics,
         history=history,
-        card=_card(name, model, counts, cost, scores),
+        card=_card(name, model, epochs, counts, cost, scores),
         weights_dtype="float16",
     )
     shared = {"task": "lm", "metric": "bits_per_byte", "seed": SEED, "train_rows": len(tokens)}
@@ -337,7 +380,7 @@ def publish(work: Path, *, epochs: int, name: str = "slm-base-en") -> Path:
     return folder
 
 
-def _card(name: str, model: keras.Model, counts: dict, cost: dict, scores: pd.DataFrame) -> str:
+def _card(name: str, model: keras.Model, epochs: Sequence[int], counts: dict, cost: dict, scores: pd.DataFrame) -> str:
     """Return the model card in Markdown."""
     lines = []
     for (dataset, split), rows in scores.groupby(["dataset", "split"], sort=False):
@@ -359,7 +402,9 @@ A recurrent language model for English, the start of the application pages: load
   CDLA-Sharing 1.0; film reviews (imdb) and ABC news: free for research only, so ask before you ship a product on this model.
   No text of them is in the repository.
 - **Training.** {cost["tokens_read"]:,} tokens ({cost["passes"]:.1f} passes), {TRAINING.optimizer}, {TRAINING.batch_size} windows of
-  {TRAINING.window} tokens with the state carried over, bfloat16 products where the processor has them, seed {SEED}.
+  {TRAINING.window} tokens with the state carried over: {epochs[0]} passes at a level rate of {TRAINING.learning_rate:g} that falls
+  in the last fifth{f", {epochs[1]} at {FURTHER.learning_rate:g} falling all the way" if len(epochs) > 1 else ""}; bfloat16
+  products where the processor has them, seed {SEED}.
   Again from scratch: `SLM_DATA_DIR=... python -m slm_helpers.pretrain`.
 - **Cost.** {cost["core_hours"]:.1f} core-hours ({describe_machine()}), {cost["operations"]:.2g} floating-point operations, about
   {cost["watt_hours"]:.0f} Wh at an assumed {WATTS_PER_CORE} W a core (an estimate, nothing was metered).
@@ -383,14 +428,17 @@ it. wikitext2 and ptb are written in a tokenised form it never read.
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m slm_helpers.pretrain", description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=3, help="passes over the text; about an hour each on two cores")
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=[3, 2], help="passes over the text of each round; half an hour each or more"
+    )
+    parser.add_argument("--start", metavar="NAME", help="a pretrained model that stands for the first round")
     parser.add_argument("--work", type=Path, default=RUNS_DIR / "pretrain", help="folder of tokens and checkpoints")
     parser.add_argument("--trials", type=float, metavar="SECONDS", help="instead, train each of the small trials for this long")
     options = parser.parse_args(arguments)
     if options.trials:
         run_trials(options.work, seconds=options.trials)
         return
-    print(f"Written: {publish(options.work, epochs=options.epochs)}")
+    print(f"Written: {publish(options.work, epochs=options.epochs, start=options.start)}")
 
 
 if __name__ == "__main__":
