@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+_TASKS = ("classify", "tag", "answer")
+_COLUMNS = ("text", "label", "tokens", "tags", "context", "question", "answer", "answer_start")  # options that name a file's columns
+_SETTINGS = ("epochs", "batch_size", "learning_rate", "max_seconds", "balanced")  # options of `slm finetune` for FinetuneConfig
 # Options of `slm generate` that say how to draw.
 _DRAWING = ("temperature", "top_p", "top_k", "repetition_penalty", "no_repeat_ngram", "stop", "num_samples")
 
@@ -78,10 +81,49 @@ def _build_parser() -> argparse.ArgumentParser:
     score.add_argument("--json", action="store_true", help="one JSON object on stdout")
     score.set_defaults(run=_score)
 
+    finetune = commands.add_parser("finetune", help="train a model for a task on your own table or a named set")
+    finetune.add_argument("task", choices=_TASKS, metavar="TASK", help=", ".join(_TASKS))
+    finetune.add_argument("--train", required=True, nargs="+", metavar="FILE", help="files, or names of sets; dealt 80/10/10 if alone")
+    finetune.add_argument("--valid", metavar="FILE", help="rows that choose the epoch (default: a tenth of train)")
+    finetune.add_argument("--test", metavar="FILE", help="rows that are scored at the end")
+    finetune.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model folder; an older one there is replaced")
+    finetune.add_argument("--base", default="slm-base-en", metavar="M", help="model to start from (default slm-base-en), or none")
+    finetune.add_argument("--seed", type=int, default=42)
+    finetune.add_argument("--epochs", type=int, help="passes over train at most (default: the task's own)")
+    finetune.add_argument("--batch-size", type=int, help="rows in an update (default: the task's own)")
+    finetune.add_argument("--learning-rate", type=float, help="the highest, of the head (default: the task's own)")
+    finetune.add_argument("--max-seconds", type=float, help="end the training after this time (default: no limit)")
+    finetune.add_argument("--balanced", action="store_true", default=None, help="every class counts alike, however many rows it has")
+    _add_file_options(finetune)
+    finetune.set_defaults(run=_finetune)
+
+    evaluate = commands.add_parser("evaluate", help="score a fine-tuned model on labelled rows")
+    evaluate.add_argument("--model", required=True, metavar="DIR")
+    evaluate.add_argument("--test", required=True, metavar="FILE", help="a file, or the name of a set")
+    _add_file_options(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser("predict", help="add prediction and confidence to each row of a file")
+    predict.add_argument("--model", required=True, metavar="DIR")
+    predict.add_argument("--input", required=True, metavar="FILE")
+    predict.add_argument("--output", required=True, metavar="FILE", help=".csv, .tsv or .jsonl")
+    predict.add_argument("--keep-bad", action="store_true", help="leave the prediction of a row without a value empty, instead of stopping")
+    _add_file_options(predict)
+    predict.set_defaults(run=_predict)
+
     download = commands.add_parser("download", help="fetch a public data set into the cache")
     download.add_argument("name", metavar="NAME")
     download.set_defaults(run=_download)
     return parser
+
+
+def _add_file_options(parser: argparse.ArgumentParser) -> None:
+    for name in _COLUMNS:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", metavar="COLUMN", help=f"column of the file that holds the {name.replace('_', ' ')}"
+        )
+    parser.add_argument("--encoding", default="utf-8")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -182,6 +224,59 @@ def _score(options: argparse.Namespace) -> int:
         print("{bits_per_byte:.3f} bits per byte, {bits_per_char:.3f} per character, perplexity {perplexity:.1f}".format(**scores))
         print("{num_tokens:,} tokens, {num_bytes:,} bytes, {seconds:.1f} s, model {model}".format(**scores, model=saved.folder.name))
     return 0
+
+
+def _finetune(options: argparse.Namespace) -> int:
+    from slm_helpers.tasks.run import finetune
+
+    result = finetune(
+        options.task,
+        train=options.train,
+        valid=options.valid,
+        test=options.test,
+        out=options.out,
+        base=None if options.base == "none" else _open_model(options.base),
+        seed=options.seed,
+        changes={name: value for name in _SETTINGS if (value := getattr(options, name)) is not None},
+        **_file_options(options),
+    )
+    _print_result(result, options)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from slm_helpers.tasks.run import evaluate
+
+    _print_result(evaluate(options.model, options.test, **_file_options(options)), options)
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from slm_helpers.tasks.run import predict
+
+    result = predict(options.model, options.input, options.output, keep_bad=options.keep_bad, **_file_options(options))
+    if options.json:
+        _print_json(result)
+    else:
+        print("{rows:,} rows in {seconds} s ({rows_per_second:,.0f} a second) written to {output}".format(**result, output=options.output))
+    if result["left_empty"]:
+        print(f"slm: {result['left_empty']:,} rows without a value have no prediction", file=sys.stderr)
+    return 0
+
+
+def _file_options(options: argparse.Namespace) -> dict[str, Any]:
+    columns = {name: value for name in _COLUMNS if (value := getattr(options, name)) is not None}
+    return {"columns": columns, "encoding": options.encoding}
+
+
+def _print_result(result: dict[str, Any], options: argparse.Namespace) -> None:
+    if options.json:
+        _print_json(result)
+        return
+    print("{task}, {rows:,} rows, {seconds} s, model {model}".format(**result))
+    for name, values in result["metrics"].items():
+        interval = f"  [{values['ci_low']:.4f}, {values['ci_high']:.4f}]" if "ci_low" in values else ""
+        print(f"  {name:<18} {values['value']:.4f}{interval}")
 
 
 def _download(options: argparse.Namespace) -> int:

@@ -111,10 +111,38 @@ def bootstrap_interval(
 
 def score_table(labels: Sequence, predictions: Sequence, *, seed: int = 42) -> pd.DataFrame:
     """Return accuracy, macro_f1 and macro_recall with 95 % intervals: columns metric, value, ci_low, ci_high."""
-    rows = []
-    for score in (accuracy, macro_f1, macro_recall):
-        rows.append((score.__name__, score(labels, predictions), *bootstrap_interval(score, labels, predictions, seed=seed)))
-    return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high"])
+    labels, predictions = _pair(labels, predictions)
+    names, codes = np.unique(np.concatenate([labels, predictions]), return_inverse=True)
+    counts = confusion_counts(codes[: len(labels)], codes[len(labels) :], num_classes=len(names))
+    return scores_from_confusion(counts, seed=seed)
+
+
+def confusion_counts(labels: Sequence[int], predictions: Sequence[int], *, num_classes: int) -> np.ndarray:
+    """Return how often each class (row) was taken for each (column): int64, shape (num_classes, num_classes)."""
+    labels, predictions = _pair(labels, predictions)
+    return np.bincount(labels * num_classes + predictions, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def scores_from_confusion(counts: np.ndarray, *, num_samples: int = 1000, seed: int = 42) -> pd.DataFrame:
+    """Return accuracy, macro_f1 and macro_recall of a confusion matrix with 95 % intervals, as `score_table` does.
+
+    To draw rows with replacement is to draw the cells of the matrix from a multinomial distribution, which does not get slower
+    with more rows.
+    """
+    cells = np.flatnonzero(counts)
+    rows, columns = np.unravel_index(cells, counts.shape)
+    size, total = len(counts), int(counts.sum())
+    drawn = np.random.default_rng(seed).multinomial(total, counts.reshape(-1)[cells] / total, size=num_samples)
+    found = []
+    for cell_counts in np.concatenate([counts.reshape(1, -1)[:, cells], drawn]):
+        right = np.bincount(rows, cell_counts * (rows == columns), minlength=size)
+        asked, answered = np.bincount(rows, cell_counts, minlength=size), np.bincount(columns, cell_counts, minlength=size)
+        occurs = asked > 0
+        f1 = 2 * right[occurs] / (asked + answered)[occurs]
+        found.append((right.sum() / total, f1.mean(), (right[occurs] / asked[occurs]).mean()))
+    found = np.array(found)
+    low, high = np.quantile(found[1:], [0.025, 0.975], axis=0)
+    return pd.DataFrame({"metric": ["accuracy", "macro_f1", "macro_recall"], "value": found[0], "ci_low": low, "ci_high": high})
 
 
 def _pair(labels: Sequence, predictions: Sequence) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,10 @@
-"""Fine-tune a text classifier: batches of like length, a learning rate for each layer, freezing, early stopping.
+"""Fine-tune a network on labelled rows of any task: batches of like length, a learning rate for each layer, freezing, early stopping.
 
-The step is compiled for any length of text and kept with the model, so that training the same model again (few-shot curves,
-several seeds) starts at once: put the weights back, or copy a base into it, and call `fit_classifier` again.
+A task says what its rows are (`Examples`) and what the network's scores mean; the loss is the cross-entropy of each target. The
+step is compiled for any length and kept with the model, so that training the same model again (few-shot curves, several seeds)
+starts at once: put the weights back, or copy a base into it, and call `fit_examples` again.
 """
 
-import json
 import logging
 import math
 import time
@@ -15,7 +15,6 @@ from typing import Any
 
 from slm_helpers.backend import has_bfloat16, keras
 from slm_helpers.checks import check_choice, check_positive
-from slm_helpers.models import build_text_classifier, start_from
 from slm_helpers.progress import ProgressLine
 from slm_helpers.tokenizers import Tokenizer
 from slm_helpers.training import PRECISIONS, SCHEDULES, TrainConfig, _computing_in, _interrupt_after_step, learning_rate_at
@@ -26,7 +25,7 @@ import pandas as pd
 ops = keras.ops
 
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss_nats", "accuracy", "learning_rate", "seconds")
-_POOL = 16  # batches' worth of texts that are sorted by length before they are cut into batches
+_POOL = 16  # batches' worth of rows that are sorted by length before they are cut into batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +64,171 @@ class FinetuneConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 or more.")
 
 
-def classifier_from_base(base: keras.Model, *, num_classes: int, dropout: float = 0.2) -> keras.Model:
-    """Build a text classifier in the shape of a language model and copy the shared layers; its head starts from random weights.
+class Examples:
+    """Labelled rows of different lengths, and the batches made of them."""
+
+    def __init__(
+        self,
+        inputs: dict[str, Sequence[np.ndarray]],
+        targets: Sequence[Any],
+        *,
+        along: str | None = None,
+        weights: np.ndarray | None = None,
+        lengths: np.ndarray | None = None,
+    ):
+        """Bring inputs and targets together.
+
+        Args:
+            inputs: What the network reads, in the order of its inputs: for each a list of arrays, one a row. Whole numbers may
+                differ in length on their first axis and are padded on the right with 0; others must have one shape.
+            targets: One whole number a row, or one array of them: the place of the right answer among the scores; -1 does not count.
+            along: Name of the input whose first axis the targets run along, for networks that score each place of a row.
+            weights: How much each row counts in the loss; all alike unless given.
+            lengths: By which rows are sorted into batches; that of the first input unless given.
+        """
+        self.inputs = {name: [np.asarray(row) for row in rows] for name, rows in inputs.items()}
+        self.targets = [np.asarray(target) for target in targets]
+        self.along = along
+        sizes = {name: len(rows) for name, rows in self.inputs.items()} | {"targets": len(self.targets)}
+        if len(set(sizes.values())) > 1 or not self.targets:
+            raise ValueError(f"Inputs and targets must have one length of at least 1, but have {sizes}.")
+        self.weights = np.ones(len(self.targets), "float32") if weights is None else np.asarray(weights, dtype="float32")
+        self.lengths = np.array([row.shape[0] for row in next(iter(self.inputs.values()))]) if lengths is None else lengths
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch_sizes(self, batch_size: int) -> tuple[int, int]:
+        """Return the rows of a batch and the number of batches, so that all batches are about equally full."""
+        num_batches = -(-len(self) // batch_size)
+        return -(-len(self) // num_batches), num_batches
+
+    def batches(self, batch_size: int, num_batches: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Return the rows of each batch of an epoch: drawn at random, but of like length, and in random order."""
+        order = rng.permutation(len(self))
+        pools = [order[i : i + _POOL * batch_size] for i in range(0, len(order), _POOL * batch_size)]
+        order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        batches = np.array_split(order, num_batches)
+        return [batches[i] for i in rng.permutation(num_batches)]
+
+    def batch(self, picked: np.ndarray, batch_size: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Return inputs, targets and weights (of the shape of the targets) of some rows, filled up with rows of weight 0."""
+        inputs = [_padded([rows[i] for i in picked], batch_size) for rows in self.inputs.values()]
+        targets = [self.targets[i] for i in picked]
+        if self.along is None:
+            targets = np.stack(targets)
+            targets = np.pad(targets, [(0, batch_size - len(picked)), *[(0, 0)] * (targets.ndim - 1)], constant_values=-1)
+        else:  # 0 is what _padded fills with
+            targets = _padded([target + 1 for target in targets], batch_size) - 1
+        weights = np.pad(self.weights[picked], (0, batch_size - len(picked)))
+        weights = weights.reshape(-1, *[1] * (targets.ndim - 1)) * (targets >= 0)
+        return inputs, np.maximum(targets, 0).astype("int32"), weights.astype("float32")
+
+
+def fit_examples(
+    model: keras.Model,
+    train: Examples,
+    valid: Examples | None = None,
+    *,
+    config: FinetuneConfig,
+    on_step: Callable[[int, float], None] | None = None,
+) -> pd.DataFrame:
+    """Train a network on labelled rows; its weights are changed in place.
+
+    With a validation part the weights of the epoch with the lowest loss on it are put back at the end. Ctrl-C stops after the
+    step under way and leaves the weights as they then are.
 
     Args:
-        base: From `build_language_model`, e.g. `load_pretrained("slm-base-en").model`.
-        num_classes: Number of classes.
-        dropout: Share of activations dropped in training.
+        model: Its inputs are those of the examples; its output, float32 scores of shape (..., num_choices), has one row of scores
+            for each target. Layers named logits or pooling (and what follows, as logits_start) compute in float32 always.
+        train: Rows to learn from.
+        valid: Rows to look at after each epoch.
+        config: All settings.
+        on_step: Called after each step with its number, from 1, and its loss.
+
+    Returns:
+        History in long form, two rows an epoch with valid and one without: step, epoch, split ("train": mean over the epoch,
+        with dropout; "valid"), loss_nats, accuracy (of valid, over targets), learning_rate (of the head), seconds (so far).
+
+    Raises:
+        ValueError: If a frozen layer does not exist.
+        FloatingPointError: If the loss becomes NaN or infinite.
     """
-    arguments = json.loads(base.recipe)["arguments"]
-    shape = {name: arguments[name] for name in ("vocab_size", "cell", "embedding_dim", "units", "num_layers")}
-    model = build_text_classifier(**shape, num_classes=num_classes, dropout=dropout)
-    start_from(model, base)
-    return model
+    _check_layers(model, config)
+    started = time.perf_counter()
+    trainer = _trainer_of(model, config)
+    trainer.reset(config.seed)
+    batch_size, num_batches = train.batch_sizes(config.batch_size)
+    num_steps = config.epochs * num_batches
+    rates = TrainConfig(learning_rate=config.learning_rate, schedule=config.schedule, warmup_steps=round(config.warmup_share * num_steps))
+    history, best, best_loss, worse, step, rate = [], None, math.inf, 0, 0, 0.0
+    with _interrupt_after_step() as interrupts, ProgressLine() as line:
+        for epoch in range(config.epochs):
+            trainer.optimizer.set_factors(_layer_factors(model, config, epoch))
+            losses, out_of_time = [], False
+            for picked in train.batches(batch_size, num_batches, np.random.default_rng([config.seed, epoch])):
+                spent = (time.perf_counter() - started) / config.max_seconds if config.max_seconds else 0.0
+                rate = learning_rate_at(rates, step, min(1.0, max(step / num_steps, spent)))
+                losses.append(trainer.step(rate, *train.batch(picked, batch_size)))
+                step += 1
+                if not math.isfinite(losses[-1]):
+                    raise FloatingPointError(f"The loss is {losses[-1]} at step {step}. Lower the learning rate (now {rate:g}).")
+                if on_step is not None:
+                    on_step(step, losses[-1])
+                line.update(f"step {step} of {num_steps}, loss {losses[-1]:.3f} nats, {time.perf_counter() - started:.0f} s")
+                out_of_time = bool(config.max_seconds) and time.perf_counter() - started >= config.max_seconds
+                if interrupts or out_of_time:
+                    break
+            looks = [("train", float(np.mean(losses)), math.nan)]
+            if valid is not None and not interrupts:
+                looks.append(("valid", *measure_examples(model, valid)))
+                worse += 1
+                if looks[-1][1] < best_loss:
+                    best_loss, worse, best = looks[-1][1], 0, [ops.convert_to_numpy(w).copy() for w in model.weights]
+            seconds = time.perf_counter() - started
+            history += [(step, step / num_batches, split, loss, right, rate, seconds) for split, loss, right in looks]
+            if interrupts or out_of_time or (config.patience and worse >= config.patience):
+                break
+    if best is not None:
+        model.set_weights(best)
+    return pd.DataFrame(history, columns=list(HISTORY_COLUMNS))
+
+
+def run_rows(
+    model: keras.Model, inputs: dict[str, Sequence[np.ndarray]], *, along: str | None = None, batch_size: int = 128
+) -> list[np.ndarray]:
+    """Run a model over rows of any number, sorted by length into batches; returns its output for each row, in their order.
+
+    Args:
+        model: Any network with these inputs.
+        inputs: As in `Examples`.
+        along: Name of the input whose first axis the output runs along: what stands behind a row's own length is cut off.
+        batch_size: Rows run together.
+    """
+    columns = {name: [np.asarray(row) for row in rows] for name, rows in inputs.items()}
+    lengths = np.array([len(row) for row in next(iter(columns.values()))])
+    order = np.argsort(lengths, kind="stable")
+    outputs: list[np.ndarray] = [np.empty(0)] * len(order)
+    for start in range(0, len(order), batch_size):
+        picked = order[start : start + batch_size]
+        padded = [_padded([rows[i] for i in picked], min(batch_size, len(order))) for rows in columns.values()]
+        with _retracing():
+            found = ops.convert_to_numpy(model.predict_on_batch(padded if len(padded) > 1 else padded[0]))
+        for row, i in zip(found, picked, strict=False):
+            outputs[i] = row if along is None else row[: len(columns[along][i])]
+    return outputs
+
+
+def measure_examples(model: keras.Model, examples: Examples) -> tuple[float, float]:
+    """Return the mean loss in nats and the share of targets whose score is the highest, over all targets that count."""
+    outputs = run_rows(model, examples.inputs, along=examples.along)
+    scores = np.concatenate([row.reshape(-1, row.shape[-1]) for row in outputs])
+    targets = np.concatenate([target.reshape(-1) for target in examples.targets])
+    weights = np.repeat(examples.weights, [target.size for target in examples.targets]) * (targets >= 0)
+    chosen = np.maximum(targets, 0)
+    losses = -np.log(np.maximum(softmax(scores.astype("float64"))[np.arange(len(chosen)), chosen], 1e-30))
+    right = scores.argmax(axis=1) == targets
+    return float((losses * weights).sum() / weights.sum()), float(right[targets >= 0].mean())
 
 
 def layer_names(model: keras.Model) -> list[str]:
@@ -101,217 +252,32 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, max_tokens: int 
     return encoded
 
 
-def fit_head(
-    model: keras.Model, train_ids: Sequence[np.ndarray], train_labels: Sequence[int], *, penalty: float = 300.0, balanced: bool = False
-) -> None:
-    """Fit the head alone: logistic regression on the pooled features of the body as it stands, in about a second.
-
-    A good result in itself with few rows, and a good start for `fit_classifier`: a random head would send large gradients into
-    the pretrained layers (Kumar et al. 2022). The features are standardised, which is worked into the head's weights afterwards.
-
-    Args:
-        model: From `classifier_from_base`; only its head is changed, and the same rows always give the same head.
-        train_ids: Token ids of each text, e.g. from `encode_texts`.
-        train_labels: Class of each text, from 0. A class without a text is never predicted.
-        penalty: Of the squared weights against the summed loss (1 / C of scikit-learn): the larger, the more careful.
-        balanced: Every class counts alike, however many rows it has.
-
-    Reference:
-        Kumar et al. (2022), "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", arXiv:2202.10054.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    if not penalty > 0:
-        raise ValueError(f"penalty is {penalty}, but must be above 0.")
-    rows = _train_rows(model, train_ids, train_labels)
-    rows.read_features(model)
-    mean, scale = rows.features.mean(axis=0), rows.features.std(axis=0) + 1e-6
-    regression = LogisticRegression(C=1 / penalty, max_iter=1000, class_weight="balanced" if balanced else None)
-    regression.fit((rows.features - mean) / scale, rows.labels)
-    weights, bias = regression.coef_, regression.intercept_
-    if len(weights) == 1:  # of two classes scikit-learn scores the second only
-        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-    kernel = np.zeros((rows.features.shape[1], rows.num_classes), dtype="float32")
-    kernel[:, regression.classes_] = (weights / scale).T
-    full_bias = np.full(rows.num_classes, -20.0, dtype="float32")
-    full_bias[regression.classes_] = bias - (weights / scale) @ mean
-    model.get_layer("logits").set_weights([kernel, full_bias])
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Return the probabilities of scores along the last axis."""
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def fit_classifier(
-    model: keras.Model,
-    train_ids: Sequence[np.ndarray],
-    train_labels: Sequence[int],
-    valid_ids: Sequence[np.ndarray] | None = None,
-    valid_labels: Sequence[int] | None = None,
-    *,
-    config: FinetuneConfig,
-    on_step: Callable[[int, float], None] | None = None,
-) -> pd.DataFrame:
-    """Train a text classifier; the model's weights are changed in place.
-
-    With a validation part the weights of the epoch with the lowest loss on it are put back at the end. Where all layers but
-    the head are frozen, their output is computed once and only the head is run. Ctrl-C stops after the step under way and
-    leaves the weights as they then are.
-
-    Args:
-        model: From `build_text_classifier` or `classifier_from_base`.
-        train_ids: Token ids of each text, e.g. from `encode_texts`.
-        train_labels: Class of each text, from 0.
-        valid_ids: The same of the validation split.
-        valid_labels: The same.
-        config: All settings.
-        on_step: Called after each step with its number, from 1, and its loss.
-
-    Returns:
-        History in long form, two rows an epoch with valid and one without: step, epoch, split ("train": mean over the epoch,
-        with dropout; "valid"), loss_nats, accuracy (of valid), learning_rate (of the head), seconds (so far).
-
-    Raises:
-        ValueError: If texts and labels do not fit together or the model, or train has one class only.
-        FloatingPointError: If the loss becomes NaN or infinite.
-    """
-    rows = _train_rows(model, train_ids, train_labels)
-    valid = None if valid_ids is None else _Rows(model, valid_ids, valid_labels, name="valid")
-    _check_layers(model, config)
-    started = time.perf_counter()
-    head_only = set(layer_names(model)[:-1]) <= set(config.frozen)
-    if head_only:
-        rows.read_features(model)
-        if valid is not None:
-            valid.read_features(model)
-    trainer = _trainer_of(model, config, head_only=head_only)
-    trainer.reset(config.seed)
-    weights = rows.class_weights() if config.balanced else np.ones(len(rows.labels), "float32")
-    batch_size, num_batches = rows.batch_sizes(config.batch_size)
-    num_steps = config.epochs * num_batches
-    rates = TrainConfig(learning_rate=config.learning_rate, schedule=config.schedule, warmup_steps=round(config.warmup_share * num_steps))
-    history, best, best_loss, worse, step, rate = [], None, math.inf, 0, 0, 0.0
-    with _interrupt_after_step() as interrupts, ProgressLine() as line:
-        for epoch in range(config.epochs):
-            trainer.optimizer.set_factors(_layer_factors(model, config, epoch))
-            losses, out_of_time = [], False
-            for picked in rows.batches(batch_size, num_batches, np.random.default_rng([config.seed, epoch])):
-                spent = (time.perf_counter() - started) / config.max_seconds if config.max_seconds else 0.0
-                rate = learning_rate_at(rates, step, min(1.0, max(step / num_steps, spent)))
-                losses.append(trainer.step(rate, *rows.batch(picked, batch_size, weights)))
-                step += 1
-                if not math.isfinite(losses[-1]):
-                    raise FloatingPointError(f"The loss is {losses[-1]} at step {step}. Lower the learning rate (now {rate:g}).")
-                if on_step is not None:
-                    on_step(step, losses[-1])
-                line.update(f"step {step} of {num_steps}, loss {losses[-1]:.3f} nats per text, {time.perf_counter() - started:.0f} s")
-                out_of_time = bool(config.max_seconds) and time.perf_counter() - started >= config.max_seconds
-                if interrupts or out_of_time:
-                    break
-            looks = [("train", float(np.mean(losses)), math.nan)]
-            if valid is not None and not interrupts:
-                looks.append(("valid", *valid.measure(model)))
-                worse += 1
-                if looks[-1][1] < best_loss:
-                    best_loss, worse, best = looks[-1][1], 0, [ops.convert_to_numpy(w).copy() for w in model.weights]
-            seconds = time.perf_counter() - started
-            history += [(step, step / num_batches, split, loss, right, rate, seconds) for split, loss, right in looks]
-            if interrupts or out_of_time or (config.patience and worse >= config.patience):
-                break
-    if best is not None:
-        model.set_weights(best)
-    return pd.DataFrame(history, columns=list(HISTORY_COLUMNS))
-
-
-def predict_probs(model: keras.Model, token_ids: Sequence[np.ndarray], *, batch_size: int = 128) -> np.ndarray:
-    """Return the probability of each class for each text: float32, shape (num_texts, num_classes)."""
-    rows = _Rows(model, token_ids, np.zeros(len(token_ids), dtype="int32"), name="token_ids")
-    return _softmax(rows.logits(model, batch_size)).astype("float32")
-
-
-class _Rows:
-    """Texts as arrays of token ids (or the features of a frozen body) with their labels; makes batches of them."""
-
-    def __init__(self, model: keras.Model, token_ids: Sequence[np.ndarray], labels: Sequence[int] | None, *, name: str):
-        if labels is None or len(token_ids) != len(labels) or not len(token_ids):
-            raise ValueError(f"{name} has {len(token_ids)} texts and {0 if labels is None else len(labels)} labels; give one label a text.")
-        self.token_ids = [np.asarray(ids) for ids in token_ids]
-        self.lengths = np.array([len(ids) for ids in self.token_ids])
-        if self.lengths.min() < 1:
-            raise ValueError(f"{name}: text {int(self.lengths.argmin())} has no token. encode_texts puts one before every text.")
-        vocab_size, num_classes = model.get_layer("embedding").input_dim, model.output_shape[-1]
-        found = [min(ids.min() for ids in self.token_ids), max(ids.max() for ids in self.token_ids)]
-        if found[0] < 1 or found[1] >= vocab_size:
-            raise ValueError(f"{name}: token ids lie in {found[0]}..{found[1]}, but must lie in 1..{vocab_size - 1}; 0 is padding.")
-        self.labels = np.asarray(labels)
-        if self.labels.dtype.kind not in "iu" or self.labels.min() < 0 or self.labels.max() >= num_classes:
-            raise ValueError(f"{name}: labels must be whole numbers in 0..{num_classes - 1}, the place of the class among the names.")
-        self.labels = self.labels.astype("int32")
-        self.num_classes = num_classes
-        self.features: np.ndarray | None = None
-
-    def read_features(self, model: keras.Model) -> None:
-        """Run the body once over all texts, without dropout."""
-        self.features = _by_length(_kept(model, "pooled", lambda: _pooled(model)), self, batch_size=128)
-
-    def class_weights(self) -> np.ndarray:
-        """Return one weight a row: its class's share of the loss is that of every other class that occurs."""
-        counts = np.bincount(self.labels, minlength=self.num_classes)
-        return (len(self.labels) / (np.count_nonzero(counts) * np.maximum(counts, 1)))[self.labels].astype("float32")
-
-    def batch_sizes(self, batch_size: int) -> tuple[int, int]:
-        """Return the rows of a batch and the number of batches, so that all batches are about equally full."""
-        num_batches = -(-len(self.labels) // batch_size)
-        return -(-len(self.labels) // num_batches), num_batches
-
-    def batches(self, batch_size: int, num_batches: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Return the rows of each batch of an epoch: drawn at random, but of like length, and in random order."""
-        order = rng.permutation(len(self.labels))
-        pools = [order[i : i + _POOL * batch_size] for i in range(0, len(order), _POOL * batch_size)]
-        order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
-        batches = np.array_split(order, num_batches)
-        return [batches[i] for i in rng.permutation(num_batches)]
-
-    def batch(self, picked: np.ndarray, batch_size: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return inputs, labels and weights of some rows, filled up to `batch_size` with rows of weight 0."""
-        missing = batch_size - len(picked)
-        inputs = self.padded(picked) if self.features is None else self.features[picked]
-        rest = [np.pad(part[picked], (0, missing)) for part in (self.labels, weights)]
-        return (np.pad(inputs, ((0, missing), (0, 0))), *rest)
-
-    def padded(self, picked: np.ndarray) -> np.ndarray:
-        """Return the token ids of some rows, padded on the right with 0: int32, shape (len(picked), time)."""
-        # Few different lengths: JAX compiles each anew.
-        multiple = 8 if keras.backend.backend() == "tensorflow" else 32
-        longest = -(-int(self.lengths[picked].max()) // multiple) * multiple
-        return np.stack([np.pad(self.token_ids[i], (0, longest - self.lengths[i])) for i in picked]).astype("int32")
-
-    def logits(self, model: keras.Model, batch_size: int = 128) -> np.ndarray:
-        """Return the scores of each row, shape (num_rows, num_classes)."""
-        if self.features is None:
-            return _by_length(model, self, batch_size=batch_size)
-        head = model.get_layer("logits")
-        return self.features @ ops.convert_to_numpy(head.kernel) + ops.convert_to_numpy(head.bias)
-
-    def measure(self, model: keras.Model) -> tuple[float, float]:
-        """Return mean loss in nats and accuracy."""
-        probs = _softmax(self.logits(model).astype("float64"))
-        right = probs[np.arange(len(self.labels)), self.labels]
-        return float(-np.log(np.maximum(right, 1e-30)).mean()), float((probs.argmax(axis=1) == self.labels).mean())
-
-
-def _train_rows(model: keras.Model, train_ids: Sequence[np.ndarray], train_labels: Sequence[int]) -> _Rows:
-    rows = _Rows(model, train_ids, train_labels, name="train")
-    if len(np.unique(rows.labels)) < 2:
-        raise ValueError(
-            f"All {len(rows.labels)} training rows are of class {rows.labels[0]}, but a classifier needs two classes at least."
-        )
-    return rows
+def _padded(rows: list[np.ndarray], num_rows: int) -> np.ndarray:
+    """Return arrays side by side, padded with 0: shape (num_rows, time, ...); int32, or float32 arrays of one shape."""
+    if rows[0].dtype.kind == "f":
+        found = np.stack(rows).astype("float32")
+        return np.pad(found, [(0, num_rows - len(rows)), *[(0, 0)] * (found.ndim - 1)])
+    # Few different lengths: JAX compiles each anew.
+    multiple = 8 if keras.backend.backend() == "tensorflow" else 32
+    longest = -(-max(len(row) for row in rows) // multiple) * multiple
+    found = np.zeros((num_rows, longest, *rows[0].shape[1:]), dtype="int32")
+    for place, row in enumerate(rows):
+        found[place, : len(row)] = row
+    return found
 
 
 class _Trainer(keras.Model):
-    """[token ids or pooled features, labels, weights] -> mean loss, as one compiled step on every backend."""
+    """[*inputs, targets, weights] -> mean loss, as one compiled step on every backend."""
 
-    def __init__(self, model: keras.Model, config: FinetuneConfig, *, head_only: bool):
+    def __init__(self, model: keras.Model, config: FinetuneConfig):
         super().__init__(name="finetune_trainer")
-        self.body = None if head_only else _pooled(model)
-        self.dropout, self.head = model.get_layer("pooling_dropout"), model.get_layer("logits")
+        self.network = model
         self.dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
         self.policy = keras.DTypePolicy("mixed_bfloat16" if _in_bfloat16(config) else "float32")
         self.built = True
@@ -320,12 +286,11 @@ class _Trainer(keras.Model):
         self.start = [ops.convert_to_numpy(v) for v in self.optimizer.variables]
 
     def call(self, arguments: list, training: bool = False) -> Any:
-        inputs, labels, weights = arguments
-        if self.body is not None:
-            with _computing_in(self.body, self.policy):
-                inputs = self.body(inputs, training=training)
-        logits = self.head(self.dropout(ops.cast(inputs, "float32"), training=training))
-        losses = keras.losses.sparse_categorical_crossentropy(ops.cast(labels, "int32"), logits, from_logits=True)
+        *inputs, targets, weights = arguments
+        low = [layer for layer in self.network.layers if not layer.name.startswith(("logits", "pooling"))]
+        with _computing_in(low, self.policy):
+            scores = self.network(inputs if len(inputs) > 1 else inputs[0], training=training)
+        losses = keras.losses.sparse_categorical_crossentropy(ops.cast(targets, "int32"), ops.cast(scores, "float32"), from_logits=True)
         return ops.sum(losses * weights) / ops.maximum(ops.sum(weights), 1e-9)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
@@ -339,11 +304,11 @@ class _Trainer(keras.Model):
             if layer.rate:
                 layer.seed_generator.state.assign(np.array([seed, i], dtype="uint32"))
 
-    def step(self, rate: float, inputs: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    def step(self, rate: float, inputs: list[np.ndarray], targets: np.ndarray, weights: np.ndarray) -> float:
         self.optimizer.learning_rate = rate
         self.reset_metrics()  # else Keras returns the mean over all steps so far
         with _retracing():
-            return float(self.train_on_batch([inputs, labels, weights]))
+            return float(self.train_on_batch([*inputs, targets, weights]))
 
 
 class _LayerAdam(keras.optimizers.Adam):
@@ -386,18 +351,13 @@ def _layer_factors(model: keras.Model, config: FinetuneConfig, epoch: int) -> di
     return factors
 
 
-def _pooled(model: keras.Model) -> keras.Model:
-    """Return a view of a classifier without its head, to be run or trained: token ids -> pooled features."""
-    return keras.Model(model.input, model.get_layer("pooling").output, name="pooled")
-
-
-def _trainer_of(model: keras.Model, config: FinetuneConfig, *, head_only: bool) -> _Trainer:
+def _trainer_of(model: keras.Model, config: FinetuneConfig) -> _Trainer:
     """Return the compiled step for such settings."""
-    key = ("trainer", head_only, _in_bfloat16(config), config.max_gradient_norm)
-    return _kept(model, key, lambda: _Trainer(model, config, head_only=head_only))
+    key = ("trainer", _in_bfloat16(config), config.max_gradient_norm)
+    return kept_with(model, key, lambda: _Trainer(model, config))
 
 
-def _kept(model: keras.Model, key: Any, make: Callable[[], keras.Model]) -> keras.Model:
+def kept_with(model: keras.Model, key: Any, make: Callable[[], keras.Model]) -> keras.Model:
     """Return what is kept with the model under `key`, made if need be: it has been compiled already."""
     if not hasattr(model, "_finetune_kept"):
         object.__setattr__(model, "_finetune_kept", {})  # past Keras, which would count it among the model's layers
@@ -418,18 +378,6 @@ def _retracing() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _by_length(model: keras.Model, rows: _Rows, *, batch_size: int) -> np.ndarray:
-    """Run a model over all rows, sorted by length into batches; returns its outputs in the order of the rows."""
-    order = np.argsort(rows.lengths, kind="stable")
-    parts = []
-    for start in range(0, len(order), batch_size):
-        picked = order[start : start + batch_size]
-        inputs = np.pad(rows.padded(picked), ((0, min(batch_size, len(order)) - len(picked)), (0, 0)))
-        with _retracing():
-            parts.append(ops.convert_to_numpy(model.predict_on_batch(inputs))[: len(picked)])
-    return np.concatenate(parts)[np.argsort(order, kind="stable")]
-
-
 def _check_layers(model: keras.Model, config: FinetuneConfig) -> None:
     names = layer_names(model)
     unknown = [name for name in config.frozen if name not in names]
@@ -441,8 +389,3 @@ def _check_layers(model: keras.Model, config: FinetuneConfig) -> None:
 
 def _in_bfloat16(config: FinetuneConfig) -> bool:
     return config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16())
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)

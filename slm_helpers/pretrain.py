@@ -81,7 +81,7 @@ WATTS_PER_CORE = 8  # assumed, for the estimate of energy: a server processor un
 SCORED_CHARS = 600_000  # of each held-out set in the scores of the card
 # A second round goes on from the first with the words in another order: at the level of the first the loss stood still from half of
 # the first pass on and fell only where the rate did, so this one starts lower and falls all the way.
-FURTHER = dataclasses.replace(TRAINING, learning_rate=2e-3, schedule="linear", seed=SEED + 1)
+FURTHER = dataclasses.replace(TRAINING, learning_rate=1.5e-3, schedule="linear", seed=SEED + 1)
 PIECE_CHARS = 20_000  # books are cut into pieces of about this length, so that shuffling mixes the sources
 
 
@@ -429,7 +429,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m slm_helpers.pretrain", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--epochs", type=int, nargs="+", default=[3, 2], help="passes over the text of each round; half an hour each or more"
+        "--epochs", type=int, nargs="+", default=[3, 1], help="passes over the text of each round; half an hour each or more"
     )
     parser.add_argument("--start", metavar="NAME", help="a pretrained model that stands for the first round")
     parser.add_argument("--work", type=Path, default=RUNS_DIR / "pretrain", help="folder of tokens and checkpoints")

@@ -408,7 +408,7 @@ class _Trainer(keras.Model):
         kept = ops.cast(going_on, "float32")[:, None]
         carry = bool(self.states) and training
         states = [s * kept for s in self.states] if carry else [ops.zeros((ops.shape(inputs)[0], n)) for n in self.sizes]
-        with _computing_in(self.body, self.policy):
+        with _computing_in(self.body.layers, self.policy):
             found = self.body([inputs, *states], training=training)
         features, *states = found if isinstance(found, list) else [found]  # a network without states gives one tensor
         if carry:
@@ -431,9 +431,9 @@ class _Trainer(keras.Model):
 
 
 @contextmanager
-def _computing_in(body: keras.Model, policy: keras.DTypePolicy) -> Iterator[None]:
+def _computing_in(layers: list[keras.layers.Layer], policy: keras.DTypePolicy) -> Iterator[None]:
     """Let the layers compute in another precision while a step is traced; their weights stay float32."""
-    kept = [(layer, layer.dtype_policy) for layer in body.layers]
+    kept = [(layer, layer.dtype_policy) for layer in layers]
     try:
         for layer, _ in kept:
             layer.dtype_policy = policy

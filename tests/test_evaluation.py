@@ -5,11 +5,13 @@ from slm_helpers.evaluation import (
     bits_per_byte,
     bits_per_char,
     bootstrap_interval,
+    confusion_counts,
     loss_nats,
     macro_f1,
     macro_recall,
     perplexity,
     score_table,
+    scores_from_confusion,
     token_losses,
 )
 
@@ -146,5 +148,16 @@ def test_score_table_holds_each_score_with_its_interval():
     assert table.index.tolist() == ["accuracy", "macro_f1", "macro_recall"]
     assert table.loc["accuracy", "value"] == pytest.approx(6 / 9)
     assert ((table["ci_low"] < table["value"]) & (table["value"] < table["ci_high"])).all()
-    low, high = bootstrap_interval(macro_f1, LABELS * 10, PREDICTIONS * 10)
-    assert table.loc["macro_f1", ["ci_low", "ci_high"]].tolist() == [low, high]
+    # Drawn by cells of the confusion matrix, not by rows: the same distribution, other draws.
+    for score in (macro_f1, macro_recall):
+        interval = bootstrap_interval(score, LABELS * 10, PREDICTIONS * 10, num_samples=4000)
+        assert table.loc[score.__name__, "value"] == pytest.approx(score(LABELS, PREDICTIONS))
+        assert table.loc[score.__name__, ["ci_low", "ci_high"]].tolist() == pytest.approx(interval, abs=0.02)
+
+
+def test_confusion_counts_have_the_labels_in_rows():
+    counts = confusion_counts([0, 0, 1, 2], [0, 1, 1, 0], num_classes=4)
+    assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    values = scores_from_confusion(counts).set_index("metric")["value"]
+    assert values["accuracy"] == 0.5
+    assert values["macro_recall"] == pytest.approx((0.5 + 1 + 0) / 3)  # the fourth class never occurs and does not count
