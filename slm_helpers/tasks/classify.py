@@ -28,8 +28,9 @@ COLUMNS = ("text", "label")
 PREDICT_COLUMNS = ("text",)
 MAX_TOKENS = 256  # of a text that are read, unless the model's settings say otherwise
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base: few rows do not fill a larger one
-# The head is fitted first, so all layers may learn from the first step on, the lower ones slowly; valid says when to stop.
-DEFAULT = FinetuneConfig(epochs=5, batch_size=32, learning_rate=1e-3, layer_decay=0.5, patience=2)
+FEW_ROWS = 2000  # of train; with no more than these a head on the frozen base is tried too
+# From a random head: a fitted one has a few large weights, and the first steps of Adam, as large for every weight, spoil what they read.
+DEFAULT = FinetuneConfig(epochs=6, batch_size=32, learning_rate=1e-3, patience=2)
 
 
 def train(
@@ -39,7 +40,8 @@ def train(
 
     Args:
         frame: From `load_dataset`; the split valid, if there, chooses the epoch and calibrates the confidence.
-        base: A language model to start from; None starts from random weights with a vocabulary of the training texts.
+        base: A language model to start from; None starts from random weights with a vocabulary of the training texts. With few
+            rows the better on valid is kept of two: all layers trained, or a head fitted to the frozen base.
         config: Settings of the training.
         dropout: Share of activations dropped in training.
         max_tokens: Tokens of a text that are read; longer texts lose their middle.
@@ -61,11 +63,19 @@ def train(
         model = classifier_from_base(base.model, num_classes=len(labels), dropout=dropout)
     ids = {split: encode_texts(tokenizer, rows["text"], max_tokens=max_tokens) for split, rows in parts.items()}
     codes = {split: rows["label"].map(labels.index).to_numpy() for split, rows in parts.items()}
-    if base is not None:
-        fit_head(model, ids["train"], codes["train"], balanced=config.balanced)
     valid = (ids["valid"], codes["valid"]) if "valid" in parts else (None, None)
+    start = model.get_weights()
+    fitted_head = None
+    if base is not None and len(codes["train"]) <= FEW_ROWS:
+        fit_head(model, ids["train"], codes["train"], balanced=config.balanced)
+        fitted_head = model.get_weights()
+        right_head = _share_right(model, *valid)
+        model.set_weights(start)
     history = fit_classifier(model, ids["train"], codes["train"], *valid, config=config)
-    settings: dict[str, Any] = {"max_tokens": max_tokens}
+    head_only = fitted_head is not None and right_head >= _share_right(model, *valid)
+    if head_only:
+        model.set_weights(fitted_head)
+    settings: dict[str, Any] = {"max_tokens": max_tokens, "head_only": head_only}
     if "valid" in parts:
         settings["temperature"] = fit_temperature(np.log(np.maximum(predict_probs(model, ids["valid"]), 1e-30)), codes["valid"])
     return SavedModel(model=model, tokenizer=tokenizer, task="classify", labels=labels, settings=settings), history
@@ -204,6 +214,11 @@ def predict_probs(model: keras.Model, token_ids: Sequence[np.ndarray], *, batch_
     """Return the probability of each class for each text: float32, shape (num_texts, num_classes)."""
     rows = _rows(model, token_ids, np.zeros(len(token_ids), dtype="int32"), name="token_ids")
     return softmax(np.stack(run_rows(model, rows.inputs, batch_size=batch_size))).astype("float32")
+
+
+def _share_right(model: keras.Model, token_ids: Sequence[np.ndarray] | None, codes: np.ndarray | None) -> float:
+    """Return the accuracy on valid; without valid a head on the frozen base is the careful choice, so all count alike."""
+    return 0.0 if token_ids is None else float((predict_probs(model, token_ids).argmax(axis=1) == codes).mean())
 
 
 def _calibrated(saved: SavedModel, texts: list[str]) -> np.ndarray:

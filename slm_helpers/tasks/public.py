@@ -1,0 +1,136 @@
+"""Measure the tasks on public sets: the fine-tuned base beside strong simple baselines, into data/results/public.csv.
+
+    SLM_DATA_DIR=... python -m slm_helpers.tasks.public [NAME ...]
+
+Official splits; a missing valid part is dealt from train with a fixed seed. What stands in the table already is not run again, so a
+run that was cut off goes on where it stopped: remove the rows, or the file, to measure anew.
+"""
+
+import argparse
+import gc
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from slm_helpers.backend import keras
+from slm_helpers.baselines import build_tfidf_classifier
+from slm_helpers.data import load_dataset
+from slm_helpers.evaluation import score_table
+from slm_helpers.models import load_pretrained
+from slm_helpers.results import read_results, write_results
+from slm_helpers.tasks.common import Evaluation
+from slm_helpers.tasks.run import task_module
+
+import numpy as np
+import pandas as pd
+
+OUT_OF_SCOPE = "oos"
+BASE = "slm-base-en"
+BASELINES = {"TF-IDF + linear SVM": "svm", "TF-IDF + logistic regression": "logreg"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicRun:
+    """How a public set is measured."""
+
+    task: str
+    metric: str  # the headline; all are kept
+    seeds: tuple[int, ...] = (42, 43, 44)
+    changes: dict[str, Any] = field(default_factory=dict)  # of FinetuneConfig
+    options: dict[str, Any] = field(default_factory=dict)  # of the task's train
+
+
+RUNS = {
+    "sst2": PublicRun(task="classify", metric="accuracy"),
+    "tweet_sentiment": PublicRun(task="classify", metric="macro_recall", seeds=(42,)),
+    "airline_sentiment": PublicRun(task="classify", metric="macro_f1"),
+    "financial_phrasebank": PublicRun(task="classify", metric="macro_f1"),
+    "imdb": PublicRun(task="classify", metric="accuracy", seeds=(42,)),
+    "ag_news": PublicRun(task="classify", metric="accuracy", seeds=(42,)),
+    "bbc_news": PublicRun(task="classify", metric="accuracy"),
+    "sms_spam": PublicRun(task="classify", metric="macro_f1"),
+    "trec_questions": PublicRun(task="classify", metric="accuracy"),
+    "banking77": PublicRun(task="classify", metric="accuracy"),
+    "clinc150": PublicRun(task="classify", metric="in_scope_accuracy", seeds=(42,)),
+}
+
+
+def measure(name: str, run: PublicRun) -> None:
+    """Measure baselines and the fine-tuned base on one set, but for what is in the table."""
+    table = read_results("public")
+    known = {(row.model, str(row.seed).removesuffix(".0")) for row in table[table["dataset"] == name].itertuples()}
+    frame = load_dataset(name)
+    rows_of = {split: frame[frame["split"] == split] for split in ("train", "valid", "test")}
+    shared = {"task": run.task, "dataset": name, "split": "test", "train_rows": len(rows_of["train"])}
+    for model, kind in BASELINES.items():
+        if run.task != "classify" or (model, "42") in known:
+            continue
+        started = time.perf_counter()
+        fitted = build_tfidf_classifier(kind=kind).fit(rows_of["train"]["text"], rows_of["train"]["label"])
+        seconds = time.perf_counter() - started
+        scores = classification_scores(rows_of["test"]["label"], fitted.predict(rows_of["test"]["text"]))
+        _keep(scores, shared | {"model": model, "seed": 42, "train_seconds": seconds}, run)
+    module = task_module(run.task)
+    for seed in run.seeds:
+        if (BASE, str(seed)) in known:
+            continue
+        started = time.perf_counter()
+        config = replace(module.DEFAULT, seed=seed, **run.changes)
+        saved, _ = module.train(frame[frame["split"] != "test"], base=load_pretrained(BASE), config=config, **run.options)
+        seconds = time.perf_counter() - started
+        scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
+        size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written
+        about = {"model": BASE, "seed": seed, "train_seconds": seconds, "num_parameters": saved.model.count_params(), "size_bytes": size}
+        _keep(scores.metrics, shared | about, run)
+        keras.backend.clear_session()
+        gc.collect()
+
+
+def classification_scores(labels: pd.Series, predictions: np.ndarray) -> pd.DataFrame:
+    """Return the scores of a classifier given its predictions, with those of out-of-scope detection where there is such a class."""
+    scores = score_table(labels, predictions)
+    confusion = pd.DataFrame({"label": labels.to_numpy(), "prediction": predictions}).value_counts(sort=False).rename("rows").reset_index()
+    return with_out_of_scope(Evaluation(rows=len(labels), metrics=scores, tables={"confusion": confusion})).metrics
+
+
+def with_out_of_scope(scores: Evaluation) -> Evaluation:
+    """Add in_scope_accuracy and oos_recall, with 95 % intervals, if the class OUT_OF_SCOPE occurs."""
+    confusion = scores.tables.get("confusion")
+    if confusion is None or OUT_OF_SCOPE not in set(confusion["label"]):
+        return scores
+    rows = [scores.metrics]
+    rng = np.random.default_rng(42)
+    for metric, part in (
+        ("in_scope_accuracy", confusion[confusion["label"] != OUT_OF_SCOPE]),
+        ("oos_recall", confusion[confusion["label"] == OUT_OF_SCOPE]),
+    ):
+        total, right = part["rows"].sum(), part.loc[part["label"] == part["prediction"], "rows"].sum()
+        low, high = np.quantile(rng.binomial(total, right / total, size=2000) / total, [0.025, 0.975])
+        rows.append(pd.DataFrame([{"metric": metric, "value": right / total, "ci_low": low, "ci_high": high}]))
+    return replace(scores, metrics=pd.concat(rows, ignore_index=True))
+
+
+def _keep(scores: pd.DataFrame, about: dict[str, Any], run: PublicRun) -> None:
+    write_results("public", [about | row for row in scores.to_dict("records")])
+    headline = scores.set_index("metric").loc[run.metric]
+    print(
+        f"{about['dataset']:<22} {about['model']:<30} seed {about['seed']}  {run.metric} {headline['value']:.4f} "
+        f"[{headline['ci_low']:.4f}, {headline['ci_high']:.4f}]  {about['train_seconds']:.0f} s",
+        flush=True,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m slm_helpers.tasks.public", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"sets to measure (default all: {', '.join(RUNS)})")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in RUNS]
+    if unknown:
+        parser.error(f"{unknown[0]} is not one of {', '.join(RUNS)}")
+    for name in options.names or RUNS:
+        measure(name, RUNS[name])
+
+
+if __name__ == "__main__":
+    main()

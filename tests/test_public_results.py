@@ -1,0 +1,58 @@
+"""The table of public results: what is measured, what is not measured twice, out-of-scope scores."""
+
+from slm_helpers import results
+from slm_helpers.tasks import public
+from slm_helpers.tasks.common import Evaluation
+
+import numpy as np
+import pandas as pd
+import pytest
+
+
+@pytest.fixture
+def intents(monkeypatch, tmp_path):
+    """A tiny set with an out-of-scope class, and a table of results of its own."""
+    rng = np.random.default_rng(0)
+    words = {"pay": ["pay", "money", "bill"], "call": ["call", "phone", "ring"], "oos": ["owl", "moon", "tree"]}
+    rows = [
+        {"text": " ".join(rng.choice(words[label], 3)), "label": label, "split": split}
+        for split, number in (("train", 12), ("valid", 6), ("test", 8))
+        for label in words
+        for _ in range(number)
+    ]
+    monkeypatch.setattr(public, "load_dataset", lambda name: pd.DataFrame(rows))
+    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path)
+    return public.PublicRun(task="classify", metric="in_scope_accuracy", seeds=(1,), changes={"epochs": 1})
+
+
+def test_baselines_and_base_are_measured_once(intents, capsys):
+    public.measure("tiny", intents)
+    table = results.read_results("public")
+    assert set(table["model"]) == {"TF-IDF + linear SVM", "TF-IDF + logistic regression", "slm-base-en"}
+    assert set(table["metric"]) == {"accuracy", "macro_f1", "macro_recall", "in_scope_accuracy", "oos_recall"}
+    assert (table["ci_low"] <= table["value"]).all() and (table["value"] <= table["ci_high"]).all()
+    assert (table["split"] == "test").all() and (table["train_rows"] == 36).all()
+    ours = table[table["model"] == "slm-base-en"]
+    assert (ours["size_bytes"] == 2 * ours["num_parameters"]).all()
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    public.measure("tiny", intents)
+    assert capsys.readouterr().out == ""
+
+
+def test_out_of_scope_scores_count_each_kind_of_row_apart():
+    confusion = pd.DataFrame(
+        [("pay", "pay", 6), ("pay", "oos", 2), ("oos", "oos", 1), ("oos", "pay", 3)], columns=["label", "prediction", "rows"]
+    )
+    found = public.with_out_of_scope(
+        Evaluation(rows=12, metrics=pd.DataFrame(columns=["metric", "value"]), tables={"confusion": confusion})
+    )
+    values = found.metrics.set_index("metric")["value"]
+    assert values["in_scope_accuracy"] == 0.75 and values["oos_recall"] == 0.25
+    plain = Evaluation(rows=1, metrics=pd.DataFrame(), tables={"confusion": confusion[confusion["label"] == "pay"]})
+    assert public.with_out_of_scope(plain) is plain
+
+
+def test_an_unknown_set_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        public.main(["nosuch"])
+    assert "nosuch is not one of sst2" in capsys.readouterr().err
