@@ -70,6 +70,11 @@ TRIALS = {
     "GRU 768, V 8192, Muon, dropout 0.1": (NETWORK | {"dropout": 0.1}, {}),
     "GRU 768, V 8192, Muon, float32": (NETWORK, {"precision": "float32"}),
     "Transformer 3 x 256, V 8192, Muon": (TRANSFORMER, {"batch_size": 32, "window": 256, "carry_state": False}),
+    "Transformer 3 x 256, V 8192, Muon, learning rate 0.015": (
+        TRANSFORMER,
+        {"batch_size": 32, "window": 256, "carry_state": False, "learning_rate": 0.015},
+    ),
+    "Transformer 3 x 256, V 8192, Muon, 8 windows": (TRANSFORMER, {"batch_size": 8, "window": 256, "carry_state": False}),
     "Transformer 3 x 256, V 8192, AdamW": (
         TRANSFORMER,
         {"batch_size": 32, "window": 256, "carry_state": False, "optimizer": "adamw", "learning_rate": 2e-3},
