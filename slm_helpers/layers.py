@@ -1,4 +1,4 @@
-"""The two parts of a language model that take nearly all the time of a training step, with gradients of their own; and pooling.
+"""The two parts of a language model that take nearly all the time of a training step, with gradients of their own; pooling; words.
 
 Keras' recurrent layers on TensorFlow add up the gradient of the recurrent weights from one small matrix product a time step.
 `FastGRU` and `FastLSTM` keep the gradients at the gates of every step and make one large product of them at the end. Their loop
@@ -111,6 +111,170 @@ class TextPooling(keras.layers.Layer):
     def compute_output_shape(self, input_shape: list) -> tuple:
         """Return (batch, 3 * size)."""
         return (input_shape[0][0], 3 * input_shape[0][-1])
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
+class WordStates(keras.layers.Layer):
+    """[features, word_ends] -> the features at the last token of each word: (batch, time, size), (batch, words) -> (batch, words, size).
+
+    `word_ends` holds places on the time axis; 0 (no word ends there) is padding and stands on the right.
+    """
+
+    def call(self, arguments: list) -> Any:
+        """Return the features of the words."""
+        return _take_places(arguments[0], ops.cast(arguments[1], "int32"))
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return (batch, words, size)."""
+        return (*input_shape[1], input_shape[0][-1])
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
+class WordMeans(keras.layers.Layer):
+    """[features, word_ends] -> the mean of the features over the tokens of each word; shapes as in `WordStates`, 0 for padding.
+
+    A word begins after the end of the one before it, the first one at place 1.
+    """
+
+    def call(self, arguments: list) -> Any:
+        """Return the mean features."""
+        features, ends = arguments[0], ops.cast(arguments[1], "int32")[:, :, None]
+        before = ops.concatenate([ops.zeros_like(ends[:, :1]), ends[:, :-1]], axis=1)
+        place = ops.arange(ops.shape(features)[1], dtype="int32")[None, None, :]
+        # As a product with a matrix of shares: words of any number of tokens in one step.
+        shares = ops.cast((place > before) & (place <= ends), "float32") / ops.cast(ops.maximum(ends - before, 1), "float32")
+        return ops.matmul(ops.cast(shares, features.dtype), features)
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return (batch, words, size)."""
+        return (*input_shape[1], input_shape[0][-1])
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
+class ReverseWords(keras.layers.Layer):
+    """[features, word_ends] -> the features in reverse order within the true number of words; padding stays on the right.
+
+    What a recurrent layer needs to read from right to left without a mask: `go_backwards` would begin in the padding.
+    """
+
+    def call(self, arguments: list) -> Any:
+        """Return (batch, words, size)."""
+        ends = ops.cast(arguments[1], "int32")
+        length = ops.sum(ops.cast(ends != 0, "int32"), axis=1, keepdims=True)
+        place = ops.arange(ops.shape(ends)[1], dtype="int32")[None, :]
+        return _take_places(arguments[0], ops.where(place < length, length - 1 - place, place))
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return (batch, words, size)."""
+        return tuple(input_shape[0])
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
+class WordSpelling(keras.layers.Layer):
+    """The characters of each word -> features of its spelling: (batch, words, characters) -> (batch, words, filters).
+
+    Vectors of three characters in a row pass through one product and ReLU, and the highest value over the word is kept: endings,
+    capitals and digits wherever they stand. Id 0 is padding and changes nothing.
+
+    Reference:
+        Ma and Hovy (2016), "End-to-end Sequence Labeling via Bi-directional LSTM-CNNs-CRF", arXiv:1603.01354.
+    """
+
+    def __init__(self, num_characters: int, *, filters: int = 96, size: int = 32, **kwargs: Any):
+        """Take ids below `num_characters`; `size` is the length of a character's vector."""
+        super().__init__(**kwargs)
+        self.num_characters, self.filters, self.size = num_characters, filters, size
+
+    def build(self, input_shape: tuple) -> None:
+        """Make the weights."""
+        small = keras.initializers.RandomUniform(-0.5, 0.5)
+        self.vectors = self.add_weight(shape=(self.num_characters, self.size), initializer=small, name="vectors")
+        self.kernel = self.add_weight(shape=(3 * self.size, self.filters), initializer="glorot_uniform", name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def call(self, characters: Any) -> Any:
+        """Return (batch, words, filters)."""
+        characters = ops.cast(characters, "int32")
+        real = ops.cast(characters != 0, self.compute_dtype)[..., None]
+        x = ops.take(ops.cast(self.vectors, self.compute_dtype), characters, axis=0) * real
+        nothing = ops.zeros_like(x[:, :, :1])
+        # A convolution, written as a product: several times as fast on a CPU for so few features.
+        threes = ops.concatenate(
+            [ops.concatenate([nothing, x[:, :, :-1]], axis=2), x, ops.concatenate([x[:, :, 1:], nothing], axis=2)], axis=-1
+        )
+        found = ops.relu(ops.matmul(threes, ops.cast(self.kernel, x.dtype)) + ops.cast(self.bias, x.dtype))
+        return ops.max(found * real, axis=2)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Return (batch, words, filters)."""
+        return (*input_shape[:2], self.filters)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return super().get_config() | {"num_characters": self.num_characters, "filters": self.filters, "size": self.size}
+
+
+def _take_places(features: Any, places: Any) -> Any:
+    """Return features[i, places[i, j]] for all i and j: (batch, time, size) and (batch, words) -> (batch, words, size)."""
+    batch, time, size = ops.shape(features)[0], ops.shape(features)[1], features.shape[-1]
+    rows = ops.reshape(ops.arange(batch, dtype="int32")[:, None] * time + places, (-1,))
+    return ops.reshape(ops.take(ops.reshape(features, (-1, size)), rows, axis=0), (-1, ops.shape(places)[1], size))
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
+class TextMatch(keras.layers.Layer):
+    """[passage, question, question_ends] -> what each word of the passage finds in the question: the mean there, and the likeliest match.
+
+    Each word of the passage, shape (batch, words, size), attends to the words of the question, (batch, question_words, size), by
+    the cosine of their features times a learned sharpness; places where `question_ends` is 0 are padding and are left out.
+    Returns the attended features and the highest cosine, side by side: (batch, words, size + 1).
+
+    Reference:
+        Chen et al. (2017), "Reading Wikipedia to Answer Open-Domain Questions", arXiv:1704.00051 (aligned question embedding).
+    """
+
+    def build(self, input_shape: list) -> None:
+        """Make the sharpness."""
+        self.sharpness = self.add_weight(shape=(), initializer=keras.initializers.Constant(5.0), name="sharpness")
+
+    def call(self, arguments: list) -> Any:
+        """Return the attended features and the highest cosine."""
+        passage, question, ends = arguments
+        padding = ops.cast(ops.equal(ops.cast(ends, "int32"), 0), "float32")[:, None, :]
+        cosine = ops.cast(ops.matmul(_unit_length(passage), ops.transpose(_unit_length(question), (0, 2, 1))), "float32")
+        shares = ops.softmax(cosine * ops.cast(self.sharpness, "float32") - 1e9 * padding)
+        highest = ops.max(cosine - 4 * padding, axis=-1, keepdims=True)  # a cosine is -1 at least
+        return ops.concatenate([ops.matmul(ops.cast(shares, question.dtype), question), ops.cast(highest, question.dtype)], axis=-1)
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return (batch, words, size + 1)."""
+        return (*input_shape[0][:-1], input_shape[0][-1] + 1)
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
+class ChoiceOfPlaces(keras.layers.Layer):
+    """[scores, none, word_ends] -> scores of every start and every end, place 0 for none at all: float32, (batch, 2, 1 + words).
+
+    `scores` of start and end have shape (batch, words, 2), those of none (batch, 2). Padding (word_ends 0) gets -1e9.
+    """
+
+    def call(self, arguments: list) -> Any:
+        """Return the scores."""
+        scores, none, ends = arguments
+        padding = ops.cast(ops.equal(ops.cast(ends, "int32"), 0), "float32")[:, :, None]
+        scores = ops.cast(scores, "float32") * (1 - padding) - 1e9 * padding
+        return ops.transpose(ops.concatenate([ops.cast(none, "float32")[:, None, :], scores], axis=1), (0, 2, 1))
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return (batch, 2, 1 + words)."""
+        words = input_shape[0][1]
+        return (input_shape[0][0], 2, None if words is None else words + 1)
+
+
+def _unit_length(features: Any) -> Any:
+    """Scale vectors to length 1; the sum of squares is taken in float32."""
+    squares = ops.sum(ops.square(ops.cast(features, "float32")), axis=-1, keepdims=True)
+    return features * ops.cast(ops.rsqrt(squares + 1e-6), features.dtype)
 
 
 def _unrolled_gru(sequences, state, kernel, recurrent_kernel, bias):

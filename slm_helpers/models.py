@@ -5,6 +5,7 @@ names and numbers only: loading looks the builder up in BUILDERS and never runs 
 """
 
 import functools
+import importlib
 import inspect
 import json
 import os
@@ -471,6 +472,8 @@ def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
             raise ValueError(
                 f"{folder / name} was changed or cut short (SHA-256 {found[:12]}..., recorded {recorded[:12]}...). Copy it again."
             )
+    if config["builder"] not in BUILDERS:
+        importlib.import_module("slm_helpers.heads")  # it builds on this module, so it cannot be imported above
     if config["builder"] not in BUILDERS:
         raise ValueError(f"{folder}: the builder {config['builder']!r} is not known. Known: {', '.join(BUILDERS)}.")
     model = BUILDERS[config["builder"]](**config["arguments"])

@@ -67,6 +67,14 @@ class Tokenizer:
                 raise TypeError(f"encode needs text, but got {type(text).__name__} {text!r:.40}.")
         return [np.array(encoding.ids, dtype="int32") for encoding in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def encode_with_places(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return for each text its token ids and where each token stands: first character and end, int32, shape (num_tokens, 2).
+
+        A token of whole characters holds the space before it. Tokens that are parts of one character all stand at its place.
+        """
+        found = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        return [(np.array(each.ids, dtype="int32"), np.array(each.offsets, dtype="int32").reshape(-1, 2)) for each in found]
+
     def decode(self, token_ids: Iterable[int]) -> str:
         """Return the text of token ids; <pad> and <end> vanish, <unk> shows as U+FFFD."""
         ids = [int(i) for i in token_ids]

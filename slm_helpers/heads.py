@@ -1,0 +1,196 @@
+"""Networks for tasks on top of the layers of a language model: taggers and readers. See `slm_helpers.models` for what a builder returns."""
+
+from slm_helpers.backend import keras
+from slm_helpers.checks import check_choice, check_positive, check_share
+from slm_helpers.layers import ChoiceOfPlaces, FastGRU, ReverseWords, TextMatch, TextPooling, WordMeans, WordSpelling, WordStates
+from slm_helpers.models import CELLS, builder
+
+MAX_CHARACTERS = 16  # bytes of a word that a tagger reads, with a sign before and behind it
+NUM_CHARACTERS = 259  # padding, the 256 bytes, and the two signs
+
+
+@builder
+def build_tagger(
+    vocab_size: int,
+    *,
+    num_tags: int,
+    cell: str = "gru",
+    embedding_dim: int = 256,
+    units: int = 512,
+    num_layers: int = 1,
+    head_units: int = 200,
+    filters: int = 96,
+    dropout: float = 0.4,
+    word_dropout: float = 0.05,
+) -> keras.Model:
+    """Build a recurrent tagger of words on top of the layers of `build_language_model`.
+
+    The language model's layers (same names and shapes, so that `start_from` can copy them) read the tokens from left to right.
+    A word is described by their state at its last token, by the mean of its tokens' vectors and by its spelling; two GRUs then
+    read the words, one from each side, and each word's pair of states is scored.
+
+    Args:
+        vocab_size: Number of distinct token ids; id 0 is padding.
+        num_tags: Number of tags, two at least.
+        cell: "rnn" (tanh), "gru" or "lstm".
+        embedding_dim: Length of a token vector.
+        units: Length of the recurrent state in each layer of the language model.
+        num_layers: Number of these layers.
+        head_units: Length of the state of each of the two GRUs over words.
+        filters: Features of a word's spelling.
+        dropout: Share of activations dropped, in [0, 1), of what describes a word and of the states of the two GRUs; half of it
+            within the language model.
+        word_dropout: Share of tokens whose vector is dropped whole, in [0, 1), so that context has to do.
+
+    Returns:
+        An uncompiled model from three int32 arrays to float32 logits, shape (batch, words, num_tags): token_ids, shape
+        (batch, time), with a token before the first word; word_ends, shape (batch, words), the place of each word's last token;
+        characters, shape (batch, words, MAX_CHARACTERS), ids below NUM_CHARACTERS. All are padded on the right with 0; how far
+        does not change the logits.
+
+    Raises:
+        ValueError: If a size is not a positive whole number, there are fewer than two tags, a dropout lies outside [0, 1) or
+            `cell` is not known.
+
+    Example:
+        >>> build_tagger(vocab_size=40, num_tags=9, units=32).output_shape
+        (None, None, 9)
+
+    Reference:
+        Peters et al. (2017), "Semi-supervised sequence tagging with bidirectional language models", arXiv:1705.00108; Ma and
+        Hovy (2016), arXiv:1603.01354 (the spelling).
+    """
+    sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
+    check_positive(vocab_size=vocab_size, num_tags=num_tags, **sizes)
+    check_share(dropout=dropout, word_dropout=word_dropout)
+    check_choice(CELLS, cell=cell)
+    if num_tags < 2:
+        raise ValueError(f"num_tags is {num_tags}, but a tagger needs two tags at least.")
+    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
+    word_ends = keras.Input(shape=(None,), dtype="int32", name="word_ends")
+    characters = keras.Input(shape=(None, MAX_CHARACTERS), dtype="int32", name="characters")
+    # As in a language model with tied embeddings, so that both start from random weights of the same size.
+    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
+    vectors = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")(token_ids)
+    vectors = keras.layers.Dropout(word_dropout, noise_shape=(None, None, 1), name="word_dropout")(vectors)
+    x = vectors
+    for i in range(num_layers):
+        x = keras.layers.Dropout(dropout / 2, name=f"{cell}_{i - 1}_dropout" if i else "embedding_dropout")(x)
+        x = _over_any_length(CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}"))(x)
+    words = [
+        WordStates(name="word_states")([x, word_ends]),
+        WordMeans(name="word_means")([vectors, word_ends]),
+        WordSpelling(NUM_CHARACTERS, filters=int(filters), name="spelling")(characters),
+    ]
+    x = keras.layers.Dropout(dropout, name="words_dropout")(keras.layers.Concatenate(name="words")(words))
+    onwards = _over_any_length(FastGRU(int(head_units), return_sequences=True, name="onwards"))(x)
+    # No mask: it would drop to the slow path. The padding is left on the right, where it comes last in both directions.
+    turned = ReverseWords(name="turned_words")([x, word_ends])
+    back = _over_any_length(FastGRU(int(head_units), return_sequences=True, name="backwards"))(turned)
+    back = ReverseWords(name="turned_back")([back, word_ends])
+    x = keras.layers.Dropout(dropout, name="context_dropout")(keras.layers.Concatenate(name="context")([onwards, back]))
+    logits = keras.layers.Dense(int(num_tags), dtype="float32", name="logits")(x)
+    return keras.Model([token_ids, word_ends, characters], logits, name=f"{cell}_tagger")
+
+
+@builder
+def build_reader(
+    vocab_size: int,
+    *,
+    num_features: int,
+    cell: str = "gru",
+    embedding_dim: int = 256,
+    units: int = 512,
+    num_layers: int = 1,
+    head_units: int = 96,
+    dropout: float = 0.4,
+) -> keras.Model:
+    """Build a recurrent reader on top of the layers of `build_language_model`: it finds the answer to a question in a passage.
+
+    The language model's layers (same names and shapes, so that `start_from` can copy them) read question and passage from left
+    to right. A word is described by their state at its last token and by the mean of its tokens' vectors. Each word of the
+    passage attends to the words of the question, by their plain vectors and by what a layer of its own makes of the
+    description; with that and with features counted outside (is the word asked for?) two GRUs read the passage, one from each
+    side. Every word is scored as first and as last word of the answer, and so is the choice that there is none.
+
+    Args:
+        vocab_size: Number of distinct token ids; id 0 is padding.
+        num_features: Features of each word that are counted outside.
+        cell: "rnn" (tanh), "gru" or "lstm".
+        embedding_dim: Length of a token vector.
+        units: Length of the recurrent state in each layer of the language model.
+        num_layers: Number of these layers.
+        head_units: Length of the state of each of the two GRUs over words, and of a word's description.
+        dropout: Share of activations dropped after each layer, in [0, 1).
+
+    Returns:
+        An uncompiled model from five int32 arrays to float32 logits, shape (batch, 2, 1 + words): question and passage, shape
+        (batch, time), token ids with a token before the first word; question_ends and passage_ends, shape (batch, words), the
+        place of each word's last token; features, shape (batch, words, num_features), of the passage's words in hundredths. All
+        are padded on the right with 0; how far does not change the logits. Place 0 of the last axis stands for no answer.
+
+    Raises:
+        ValueError: If a size is not a positive whole number, `dropout` lies outside [0, 1) or `cell` is not known.
+
+    Example:
+        >>> build_reader(vocab_size=40, num_features=3, units=32).output_shape
+        (None, 2, None)
+
+    Reference:
+        Chen et al. (2017), "Reading Wikipedia to Answer Open-Domain Questions", arXiv:1704.00051, on a language model's states as
+        in Peters et al. (2018), arXiv:1802.05365.
+    """
+    sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units}
+    check_positive(vocab_size=vocab_size, num_features=num_features, **sizes)
+    check_share(dropout=dropout)
+    check_choice(CELLS, cell=cell)
+    size = int(head_units)
+    question, question_ends, passage, passage_ends = (
+        keras.Input(shape=(None,), dtype="int32", name=name) for name in ("question", "question_ends", "passage", "passage_ends")
+    )
+    features = keras.Input(shape=(None, int(num_features)), dtype="int32", name="features")
+    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
+    embedding = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")
+    recurrent = [_over_any_length(CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}")) for i in range(num_layers)]
+    reading = keras.layers.Dense(size, activation="tanh", name="reading")
+
+    def read(token_ids, ends, name: str):
+        """Return of each word the mean of its vectors, and its description."""
+        vectors = embedding(token_ids)
+        x = keras.layers.Dropout(dropout, name=f"{name}_embedding_dropout")(vectors)
+        for i, layer in enumerate(recurrent):
+            x = layer(x)
+            x = keras.layers.Dropout(dropout, name=f"{name}_{cell}_{i}_dropout")(x)
+        means = WordMeans(name=f"{name}_means")([vectors, ends])
+        described = [WordStates(name=f"{name}_states")([x, ends]), keras.layers.Dropout(dropout, name=f"{name}_means_dropout")(means)]
+        return means, reading(keras.layers.Concatenate(name=f"{name}_words")(described))
+
+    question_means, question_words = read(question, question_ends, "question")
+    passage_means, passage_words = read(passage, passage_ends, "passage")
+    asked = TextMatch(name="asked")([passage_words, question_words, question_ends])
+    alike = TextMatch(name="alike")([passage_means, question_means, question_ends])
+    counted = keras.layers.Rescaling(0.01, name="counted")(features)
+    x = keras.layers.Concatenate(name="matched")([passage_words, asked, alike])
+    x = keras.layers.Concatenate(name="seen")([keras.layers.Dropout(dropout, name="matched_dropout")(x), counted])
+    x = keras.layers.Dense(size, activation="relu", name="merged")(x)
+    onwards = _over_any_length(FastGRU(size, return_sequences=True, name="onwards"))(x)
+    back = _over_any_length(FastGRU(size, return_sequences=True, name="backwards"))(ReverseWords(name="turned_words")([x, passage_ends]))
+    back = ReverseWords(name="turned_back")([back, passage_ends])
+    x = keras.layers.Concatenate(name="context")([x, onwards, back])
+    x = keras.layers.Dropout(dropout, name="context_dropout")(x)
+    wanted = TextPooling(name="pooling_question")([question_words, question_ends])
+    wanted = keras.layers.Dropout(dropout, name="pooling_question_dropout")(wanted)
+    # A word is scored by itself and by what it has in common with the question.
+    gates = keras.layers.Dense(3 * size, name="logits_wanted")(wanted)
+    common = keras.layers.Multiply(name="logits_common")([x, keras.layers.Reshape((1, 3 * size), name="logits_gates")(gates)])
+    scores = keras.layers.Dense(2, name="logits_places")(keras.layers.Concatenate(name="logits_words")([x, common]))
+    whole = TextPooling(name="pooling_passage")([x, passage_ends])
+    none = keras.layers.Dense(2, name="logits_none")(keras.layers.Concatenate(name="logits_whole")([whole, wanted]))
+    logits = ChoiceOfPlaces(dtype="float32", name="logits")([scores, none, passage_ends])
+    return keras.Model([question, question_ends, passage, passage_ends, features], logits, name=f"{cell}_reader")
+
+
+def _over_any_length(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Let a recurrent layer run as one loop for all lengths."""
+    layer.unrolled = False
+    return layer
