@@ -297,6 +297,15 @@ def test_words_at_the_edge_of_a_piece_do_not_count_twice():
     assert len(targets) == 3 and sum((target >= 0).sum() for target in targets) == 300
 
 
+def test_caution_mends_scores_that_find_too_many_entities_but_not_by_chance():
+    rng = np.random.default_rng(0)
+    codes = [np.where(rng.random(10) < 0.3, 3, 0) for _ in range(200)]
+    scores = [2.0 * np.eye(5)[row] + rng.normal(size=(10, 5)) for row in codes]
+    too_eager = [rows + np.array([-1.5, 0, 0, 0, 0]) for rows in scores]
+    assert tag._best_caution(too_eager, codes, LABELS) >= 1.0
+    assert tag._best_caution(too_eager[:20], codes[:20], LABELS) == 0.0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -35,7 +35,7 @@ _QUESTION_FORMS = {
 
 
 def train(
-    frame: pd.DataFrame, *, base: SavedModel | None, config: FinetuneConfig = DEFAULT, dropout: float = 0.4, num_cloze: int = 4000
+    frame: pd.DataFrame, *, base: SavedModel | None, config: FinetuneConfig = DEFAULT, dropout: float = 0.4, num_cloze: int = 1500
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Learn to answer from the columns context, question, answer, answer_start and split.
 
