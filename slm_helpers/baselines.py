@@ -1,30 +1,13 @@
-"""Strong simple baselines: the majority class, TF-IDF with a linear model, an interpolated Kneser-Ney n-gram model, xz.
-
-For questions: the span of a passage that stands nearest to the words of the question, and the most similar question asked before.
-"""
+"""Strong simple baselines: the majority class, TF-IDF with a linear model, a linear tagger, an interpolated Kneser-Ney n-gram model, xz."""
 
 import lzma
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from slm_helpers.checks import check_choice, check_positive
 from slm_helpers.evaluation import legal_tags
 
 import numpy as np
-
-# Words, or single signs: punctuation, and the characters of scripts that write no spaces. Marks belong to the letter before them.
-_CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_MARKS = r"\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0dff\u0e00-\u0eff\u200d\ufe0f"
-_UNIT = re.compile(rf"[{_CJK}]|(?:[^\W{_CJK}]|[{_MARKS}])+|[^\w\s]")
-_ENDING = re.compile(r"(?<=\w{3})(ments?|ions?|ings?|ers?|ed|es|ly|s|e|y)$")
-QUESTION_WORDS = ("who", "when", "where", "why", "which", "what", "many", "much", "how")  # how many and how much before how
-SMALL_WORDS = (
-    "a", "an", "the", "in", "on", "at", "of", "by", "to", "for", "from", "with", "as", "because", "and", "or", "is", "was", "were", "are",
-    "that", "which", "who", "it", "its", "his", "her", "their", "into", "than", "when", "so", "but", "had", "has",
-)  # fmt: skip
-_MAX_WORDS = 8  # in a span that the baseline considers
 
 
 class MajorityClassifier:
@@ -59,196 +42,6 @@ def build_tfidf_classifier(*, kind: str = "svm", max_ngram: int = 2, seed: int =
     words = TfidfVectorizer(ngram_range=(1, max_ngram), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
     model = LinearSVC(random_state=seed) if kind == "svm" else LogisticRegression(C=10.0, max_iter=1000, random_state=seed)
     return make_pipeline(words, model)
-
-
-@dataclass(frozen=True)
-class Words:
-    """The words and signs of a text: where they stand, as written, their stems, and the sentence that each belongs to."""
-
-    places: np.ndarray  # first character and end, shape (num_words, 2)
-    forms: list[str]
-    stems: list[str]
-    sentences: np.ndarray  # from 0, shape (num_words,)
-
-
-def split_words(text: str) -> Words:
-    """Cut a text into words and signs. Stems are rough: the lower-case word without a common English ending."""
-    found = list(_UNIT.finditer(text))
-    forms = [match.group() for match in found]
-    places = np.array([match.span() for match in found], dtype="int64").reshape(-1, 2)
-    stems = [_ENDING.sub("", form.lower()) for form in forms]
-    sentences, number = [], 0
-    for place, form in enumerate(forms):
-        sentences.append(number)
-        if form in ".!?。？！" and place + 1 < len(forms):
-            gap, following = text[places[place, 1] : places[place + 1, 0]], forms[place + 1]
-            number += bool(form in "。？！" or (gap and not following[0].islower()) or "\n" in gap)
-    return Words(places, forms, stems, np.array(sentences, dtype="int64"))
-
-
-def overlap_features(passage: Words, question: Words, rarity: Callable[[str], float]) -> np.ndarray:
-    """Say of each word of a passage how much it and its surroundings share with a question.
-
-    Args:
-        passage: From `split_words`.
-        question: From `split_words`.
-        rarity: Tells from a lower-case word how much it says, in 0-1: near 0 for "the".
-
-    Returns:
-        Numbers in 0-1, shape (num_words, 6): is this word asked for, its stem; how much of the question its sentence covers,
-        that compared with the best sentence, how much its sentence and the one before cover; how near words of the question stand.
-    """
-    asked_forms = {form.lower() for form in question.forms}
-    asked: dict[str, float] = {}
-    for form, stem in zip(question.forms, question.stems, strict=True):
-        if form[0].isalnum() and form.lower() not in QUESTION_WORDS:
-            asked[stem] = max(asked.get(stem, 0.0), rarity(form.lower()))
-    total = max(sum(asked.values()), 1e-9)
-    shared = np.array([asked.get(stem, 0.0) for stem in passage.stems])
-    exact = shared * [form.lower() in asked_forms for form in passage.forms]
-    num_sentences = int(passage.sentences[-1]) + 1 if len(passage.forms) else 0
-    found: list[set[str]] = [set() for _ in range(num_sentences)]
-    for stem, sentence in zip(passage.stems, passage.sentences, strict=True):
-        if stem in asked:
-            found[sentence].add(stem)
-    covered = np.array([sum(asked[stem] for stem in stems) / total for stems in found])
-    pairs = np.array([sum(asked[s] for s in found[i] | found[max(i - 1, 0)]) / total for i in range(num_sentences)])
-    best = covered / max(covered.max(initial=0.0), 1e-9)
-    by_sentence = np.stack([covered, best, pairs], axis=1) if num_sentences else np.zeros((0, 3))
-    near = _spread(shared) + _spread(shared[::-1])[::-1]
-    return np.column_stack([exact, shared, by_sentence[passage.sentences], 1 - np.exp(-near)])
-
-
-class SpanBaseline:
-    """Answer with the span of a passage that a log-linear model of simple features likes best, or not at all.
-
-    The features of a span of up to eight words within a sentence: how many of the question's words, weighted by their rarity
-    in the training passages, its sentence holds and how near they stand; its length, digits, capitals and borders; the word before
-    it; and these together with the kind of question. Below a score that is best on train it gives no answer.
-
-    Reference:
-        The feature-based model of Rajpurkar et al. (2016), arXiv:1606.05250, without its syntax trees.
-    """
-
-    def fit(self, contexts: Sequence[str], questions: Sequence[str], answers: Sequence[str], *, seed: int = 42) -> "SpanBaseline":
-        """Learn from passages, questions and answers ("" where the passage holds none)."""
-        self._passages: dict[str, Words] = {}
-        passages = [self._words(context) for context in dict.fromkeys(contexts)]
-        counts = Counter(form for words in passages for form in {form.lower() for form in words.forms})
-        self._idf = {form: np.log(len(passages) / count) / np.log(max(len(passages), 2)) for form, count in counts.items()}
-        rng, rows, targets = np.random.default_rng(seed), [], []
-        for context, question, answer in zip(contexts, questions, answers, strict=True):
-            spans = self._spans(self._words(context))
-            right = np.array([context[a:b] == answer for a, b in spans["places"]], dtype=bool)
-            if not right.any():
-                continue
-            picked = np.union1d(np.flatnonzero(right), rng.choice(len(right), min(300, len(right)), replace=False))
-            rows.append(self._features(self._words(context), question, spans)[picked])
-            targets.append(right[picked])
-        if not rows:
-            raise ValueError("No answer stands in its passage as one to eight whole words, so there is nothing to learn from.")
-        self._weights = _fit_choice(rows, targets)
-        self._threshold = -np.inf
-        if any(not answer for answer in answers):
-            guesses, scores = self._best(contexts, questions)
-            right = np.array([guess == answer for guess, answer in zip(guesses, answers, strict=True)])
-            none = np.array([not answer for answer in answers])
-            order = np.argsort(scores)
-            # Refusing the k lowest gains those without an answer and loses those that were right.
-            gains = np.concatenate([[0], np.cumsum(none[order].astype(int) - right[order].astype(int))])
-            self._threshold = np.concatenate([[-np.inf], scores[order]])[gains.argmax()]
-        return self
-
-    def predict(self, contexts: Sequence[str], questions: Sequence[str]) -> list[str]:
-        """Return an answer a question, "" for none."""
-        guesses, scores = self._best(contexts, questions)
-        return [guess if score > self._threshold else "" for guess, score in zip(guesses, scores, strict=True)]
-
-    def _best(self, contexts: Sequence[str], questions: Sequence[str]) -> tuple[list[str], np.ndarray]:
-        guesses, scores = [], []
-        for context, question in zip(contexts, questions, strict=True):
-            words = self._words(context)
-            spans = self._spans(words)
-            found = self._features(words, question, spans) @ self._weights if len(words.forms) else np.zeros(0)
-            a, b = spans["places"][found.argmax()] if len(found) else (0, 0)
-            guesses.append(context[a:b])
-            scores.append(found.max(initial=-1e9))
-        return guesses, np.array(scores)
-
-    def _words(self, text: str) -> Words:
-        if text not in self._passages:
-            self._passages[text] = split_words(text)
-        return self._passages[text]
-
-    def _spans(self, words: Words) -> dict[str, np.ndarray]:
-        """Return all spans of up to _MAX_WORDS words within a sentence: first and last word, and places in the text."""
-        first, more = (part.ravel() for part in np.indices((len(words.forms), _MAX_WORDS)))
-        last = first + more
-        kept = last < len(words.forms)
-        first, last = first[kept], last[kept]
-        kept = words.sentences[first] == words.sentences[last]
-        first, last = first[kept], last[kept]
-        return {"first": first, "last": last, "places": np.stack([words.places[first, 0], words.places[last, 1]], axis=1)}
-
-    def _features(self, words: Words, question: str, spans: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the features of spans, shape (num_spans, num_features)."""
-        asked = split_words(question)
-        kind = next((i for i, word in enumerate(QUESTION_WORDS) if word in {form.lower() for form in asked.forms}), len(QUESTION_WORDS))
-        first, last = spans["first"], spans["last"]
-        overlap = overlap_features(words, asked, lambda form: self._idf.get(form, 1.0))
-        lower = [form.lower() for form in words.forms]
-        of_word = np.array(
-            [
-                (self._idf.get(form, 1.0), form[0].isdigit(), not form[0].isalnum(), as_written[0].isupper())
-                for form, as_written in zip(lower, words.forms, strict=True)
-            ]
-        )
-        of_word[:, 3] *= np.diff(words.sentences, prepend=-1) == 0  # every sentence begins with a capital
-        edge = np.ones((1, of_word.shape[1])) * [0, 0, 1, 0]
-        around = np.concatenate([edge, of_word, edge])
-        nearby = np.concatenate([[0], overlap[:, 5], [0]])
-        length = last - first + 1
-        inside = np.concatenate([of_word, overlap[:, :2]], axis=1)
-        sums = np.concatenate([np.zeros((1, inside.shape[1])), np.cumsum(inside, axis=0)])
-        within = (sums[last + 1] - sums[first]) / length[:, None]
-        before = np.array([SMALL_WORDS.index(form) if form in SMALL_WORDS else len(SMALL_WORDS) for form in ["", *lower]])
-        plain = np.column_stack(
-            [
-                overlap[first][:, 2:5], nearby[first], nearby[last + 2], within, length, np.log(length), length == 1,
-                around[first], around[first + 1], around[last + 1], around[last + 2],
-                np.eye(len(SMALL_WORDS) + 1)[before[first]], np.eye(len(SMALL_WORDS) + 1)[before[first + 1]],
-            ]
-        )  # fmt: skip
-        shape = np.column_stack(
-            [np.ones(len(first)), within, np.log(length), around[first + 1], before[first + 1] == SMALL_WORDS.index("because")]
-        )
-        by_kind = np.zeros((len(first), (len(QUESTION_WORDS) + 1) * shape.shape[1]))
-        by_kind[:, kind * shape.shape[1] : (kind + 1) * shape.shape[1]] = shape
-        return np.concatenate([plain, by_kind], axis=1)
-
-
-class NearestQuestion:
-    """Answer a question as the most similar training question was answered: cosine of TF-IDF over words, word pairs and letter runs."""
-
-    def fit(self, questions: Sequence[str], answers: Sequence[str]) -> "NearestQuestion":
-        """Keep the training questions and their answers."""
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_union
-
-        self._vectors = make_union(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True),
-        )
-        self._questions = self._vectors.fit_transform(questions).tocsr()
-        self._answers = list(answers)
-        return self
-
-    def predict(self, questions: Sequence[str]) -> list[str]:
-        """Return an answer a question."""
-        wanted = self._vectors.transform(questions).tocsr()
-        # A part at a time: all similarities together would fill the memory.
-        places = [np.asarray((wanted[i : i + 256] @ self._questions.T).argmax(axis=1)).ravel() for i in range(0, wanted.shape[0], 256)]
-        return [self._answers[place] for place in np.concatenate(places)]
 
 
 class LinearTagger:
@@ -407,44 +200,6 @@ def xz_bits_per_byte(text: str, *, primer: str = "") -> float:
         return len(lzma.compress(data.encode(), format=lzma.FORMAT_RAW, filters=filters))
 
     return 8 * (size(primer + text) - (size(primer) if primer else 0)) / len(text.encode())
-
-
-def _fit_choice(rows: list[np.ndarray], targets: list[np.ndarray], *, penalty: float = 3.0) -> np.ndarray:
-    """Fit weights of features so that softmax over the candidates of each question finds one of the right ones.
-
-    Args:
-        rows: For each question the features of its candidates, shape (num_candidates, num_features).
-        targets: For each question which candidates are right.
-        penalty: Of the squared weights of standardised features against the summed loss.
-    """
-    from scipy.optimize import minimize
-
-    features, right = np.concatenate(rows), np.concatenate(targets)
-    scale = features.std(axis=0)
-    scale = np.where(scale > 1e-9, scale, np.inf)  # a feature that never changes gets no weight
-    features = features / scale
-    starts = np.cumsum([0, *map(len, rows[:-1])])
-    group = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = features @ weights
-        scores -= np.maximum.reduceat(scores, starts)[group]
-        powers = np.exp(scores)
-        totals, hits = np.add.reduceat(powers, starts), np.add.reduceat(powers * right, starts)
-        slope = features.T @ (powers / totals[group] - powers * right / np.maximum(hits, 1e-300)[group])
-        value = np.log(totals / np.maximum(hits, 1e-300)).sum() + penalty / 2 * (weights @ weights)
-        return value, slope + penalty * weights
-
-    return minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 300}).x / scale
-
-
-def _spread(values: np.ndarray, *, reach: float = 5.0) -> np.ndarray:
-    """Return at each place what stood before it, less the further back it stood."""
-    spread, carried = np.zeros(len(values)), 0.0
-    for place, value in enumerate(values):
-        spread[place] = carried
-        carried = (carried + value) * np.exp(-1 / reach)
-    return spread
 
 
 def _word_features(words: Sequence[str]) -> list[list[str]]:

@@ -184,6 +184,12 @@ def build_text_classifier(
     return keras.Model(token_ids, logits, name=f"{cell}_text_classifier")
 
 
+def shared_shape(base: keras.Model) -> dict[str, Any]:
+    """Return what a builder has to be told so that its network has the layers of a language model, see `start_from`."""
+    arguments = json.loads(base.recipe)["arguments"]
+    return {name: arguments[name] for name in ("vocab_size", "cell", "embedding_dim", "units", "num_layers")}
+
+
 def start_from(model: keras.Model, base: keras.Model) -> list[str]:
     """Copy the weights of `base` into the layers of `model` that have the same name; returns their names, first to last.
 
@@ -399,8 +405,7 @@ def save_model(
     if not hasattr(model, "recipe"):
         raise ValueError(f"{model.name} was not made by one of {', '.join(BUILDERS)}, so its folder could not be loaded again.")
     folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is no model folder; it is left alone. Choose another name.")
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -447,6 +452,12 @@ def save_model(
         shutil.rmtree(new, ignore_errors=True)
         raise
     return folder
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise ValueError if something stands at `folder` that is not a model folder."""
+    if folder.exists() and not (folder / "config.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is no model folder; it is left alone. Choose another name.")
 
 
 def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:

@@ -119,12 +119,17 @@ def update_readme(out_dir: Path = REPORTS_DIR, readme: Path = REPO_DIR / "README
         raise ValueError(
             f"{out_dir}: {', '.join(wrong)} did not run well on bundled data, so the README is left alone. Run `slm run` first."
         )
-    table = ["| page | shows | finding | seconds | memory |", "| --- | --- | --- | --- | --- |"]
+    table = {}
+    for line in readme.read_text(encoding="utf-8").splitlines():  # a page that was not run keeps its row
+        page = re.match(r"\| \[.*?\]\(notebooks/(\w+)\.ipynb\) \|", line)
+        if page and (NOTEBOOKS_DIR / f"{page[1]}.ipynb").exists():
+            table[page[1]] = line
     for row in rows:
         cells = [row["shows"], row["headline"], f"{row['seconds']:.0f}", f"{row['peak_memory_mb'] / 1000:.1f} GB"]
         cells = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
-        table.append(f"| [{row['title']}](notebooks/{row['name']}.ipynb) | {' | '.join(cells)} |")
-    write_between(readme, _README_START, _README_END, table)
+        table[row["name"]] = f"| [{row['title']}](notebooks/{row['name']}.ipynb) | {' | '.join(cells)} |"
+    head = ["| page | shows | finding | seconds | memory |", "| --- | --- | --- | --- | --- |"]
+    write_between(readme, _README_START, _README_END, head + [table[name] for name in sorted(table)])
 
 
 def write_between(path: Path, start: str, end: str, lines: Sequence[str]) -> None:

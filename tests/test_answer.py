@@ -3,14 +3,15 @@
 import csv
 import json
 
-from slm_helpers.baselines import NearestQuestion, SpanBaseline, overlap_features, split_words
 from slm_helpers.cli import main
 from slm_helpers.evaluation import bootstrap_interval, exact_matches, mean_interval, normalise_answer, token_f1_scores
 from slm_helpers.finetune import FinetuneConfig, fit_examples, run_rows
 from slm_helpers.heads import build_reader
 from slm_helpers.models import SavedModel, build_language_model, load_model, save_model
+from slm_helpers.question_baselines import NearestQuestion, SpanBaseline
 from slm_helpers.tasks import answer
 from slm_helpers.tokenizers import train_bpe_tokenizer, train_char_tokenizer
+from slm_helpers.words import overlap_features, split_words
 
 import keras
 import numpy as np

@@ -25,6 +25,8 @@ LEVELS = {
     "layers": 6,
     "results": 6,
     "evaluation": 6,
+    "words": 0,
+    "question_baselines": 1,
     "baselines": 7,
     "sampling": 6,
     "beam": 6,

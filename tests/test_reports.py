@@ -127,12 +127,14 @@ def test_index_escapes_text_and_counts_failures(tmp_path):
 
 def test_readme_table_is_written_between_its_marks_from_good_results_only(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{reports._README_START}\nold\n{reports._README_END}\nafter\n")
+    kept, gone = (f"| [a page](notebooks/{name}.ipynb) | s | f | 1 | 0.1 GB |" for name in ("00_quickstart", "00_gone"))
+    readme.write_text(f"before\n{reports._README_START}\n{kept}\n{gone}\nold\n{reports._README_END}\nafter\n")
     (tmp_path / "01_a.html").write_text("")
     write_index([result("01_a", headline="a | b")], tmp_path)
     update_readme(tmp_path, readme)
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert kept in text and gone not in text and text.index(kept) < text.index("01_a")
     assert "| [01_a](notebooks/01_a.ipynb) | s | a \\| b | 3 | 0.7 GB |" in text
     write_index([result("01_a", status="failed", error="x")], tmp_path)
     with pytest.raises(ValueError, match="01_a did not run well"):

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from slm_helpers.backend import keras
-from slm_helpers.baselines import SMALL_WORDS, Words, overlap_features, split_words
 from slm_helpers.evaluation import exact_matches, mean_interval, token_f1_scores
 from slm_helpers.finetune import Examples, FinetuneConfig, encode_texts, fit_examples, run_rows, softmax
 from slm_helpers.heads import build_reader
-from slm_helpers.models import SavedModel, build_text_classifier, start_from
+from slm_helpers.models import SavedModel, build_text_classifier, shared_shape, start_from
 from slm_helpers.tasks.classify import classifier_from_base, fit_classifier
 from slm_helpers.tasks.common import Evaluation, starting_tokenizer
 from slm_helpers.tokenizers import Tokenizer
+from slm_helpers.words import SMALL_WORDS, Words, overlap_features, split_words
 
 import numpy as np
 import pandas as pd
@@ -144,8 +144,7 @@ def reader_from_base(base: keras.Model, *, dropout: float = 0.4) -> keras.Model:
         model = build_reader(**recipe["arguments"] | {"dropout": dropout})
         model.set_weights(base.get_weights())
         return model
-    shape = {name: recipe["arguments"][name] for name in ("vocab_size", "cell", "embedding_dim", "units", "num_layers")}
-    model = build_reader(**shape, num_features=NUM_FEATURES, dropout=dropout)
+    model = build_reader(**shared_shape(base), num_features=NUM_FEATURES, dropout=dropout)
     start_from(model, base)
     return model
 

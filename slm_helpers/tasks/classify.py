@@ -1,6 +1,5 @@
 """A class for each text: sentiment, topics, spam, intents. From columns to a trained model, its scores and its predictions."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ from slm_helpers.finetune import (
     run_rows,
     softmax,
 )
-from slm_helpers.models import SavedModel, build_text_classifier, start_from
+from slm_helpers.models import SavedModel, build_text_classifier, shared_shape, start_from
 from slm_helpers.tasks.common import Evaluation, fit_temperature, starting_tokenizer
 
 import numpy as np
@@ -126,9 +125,7 @@ def classifier_from_base(base: keras.Model, *, num_classes: int, dropout: float 
         num_classes: Number of classes.
         dropout: Share of activations dropped in training.
     """
-    arguments = json.loads(base.recipe)["arguments"]
-    shape = {name: arguments[name] for name in ("vocab_size", "cell", "embedding_dim", "units", "num_layers")}
-    model = build_text_classifier(**shape, num_classes=num_classes, dropout=dropout)
+    model = build_text_classifier(**shared_shape(base), num_classes=num_classes, dropout=dropout)
     start_from(model, base)
     return model
 

@@ -15,7 +15,7 @@ from slm_helpers.backend import keras
 from slm_helpers.checks import check_choice
 from slm_helpers.data import SPLITS, clean_row, load_dataset, make_splits
 from slm_helpers.files import atomic_write, check_writable, file_format, read_rows
-from slm_helpers.models import SavedModel, load_model, read_config, save_model
+from slm_helpers.models import SavedModel, check_replaceable, load_model, read_config, save_model
 from slm_helpers.progress import ProgressLine
 from slm_helpers.results import describe_machine
 from slm_helpers.tasks.common import Evaluation
@@ -65,7 +65,8 @@ def finetune(
         task, model, rows (of train), seconds (of training), split, metrics: what `slm finetune --json` prints.
     """
     module = task_module(task)
-    _check_folder(out)
+    check_replaceable(out)
+    check_writable(out.parent)
     frame = load_parts(task, train=train, valid=valid, test=test, columns=columns, encoding=encoding, seed=seed)
     config = replace(module.DEFAULT, seed=seed, **(changes or {}))
     started = time.perf_counter()
@@ -240,13 +241,6 @@ def _for_task(task: str, columns: dict[str, str] | None, *, names: Sequence[str]
     if foreign:
         raise ValueError(f"--{foreign[0]} names a column that the task {task} does not use; its columns are {', '.join(needed)}.")
     return {ours: theirs for ours, theirs in (columns or {}).items() if names is None or ours in names}
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that could not be written at the end, before the training."""
-    if out.exists() and not (out / "config.json").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is no model folder; it is left alone. Choose another name.")
-    check_writable(out.parent)
 
 
 def _writer(file: IO[str], ending: str, names: list[str], target: str | Path):

@@ -2,7 +2,6 @@
 its scores and its predictions.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from slm_helpers.data import check_tags
 from slm_helpers.evaluation import legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
 from slm_helpers.finetune import Examples, FinetuneConfig, fit_examples, run_rows, softmax
 from slm_helpers.heads import MAX_CHARACTERS, build_tagger
-from slm_helpers.models import SavedModel, start_from
+from slm_helpers.models import SavedModel, shared_shape, start_from
 from slm_helpers.tasks.common import Evaluation, fit_temperature, starting_tokenizer
 from slm_helpers.tokenizers import Tokenizer
 
@@ -118,9 +117,7 @@ def tagger_from_base(base: keras.Model, *, num_tags: int, dropout: float = 0.4) 
         num_tags: Number of tags.
         dropout: Share of activations dropped in training.
     """
-    arguments = json.loads(base.recipe)["arguments"]
-    shape = {name: arguments[name] for name in ("vocab_size", "cell", "embedding_dim", "units", "num_layers")}
-    model = build_tagger(**shape, num_tags=num_tags, dropout=dropout)
+    model = build_tagger(**shared_shape(base), num_tags=num_tags, dropout=dropout)
     start_from(model, base)
     return model
 
