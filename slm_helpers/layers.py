@@ -114,6 +114,36 @@ class TextPooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
+class NgramScores(keras.layers.Layer):
+    """Hashed n-grams of a text -> what a linear model on them gives each class: ids (batch, ngrams) -> float32 (batch, num_classes).
+
+    One row of a table a bucket: its scores for the classes, and the square of its weight, by which the sum over a text is brought
+    to unit length. Id 0 is padding. `slm_helpers.ngrams.fit_ngram_table` fills the table.
+    """
+
+    def __init__(self, num_buckets: int, num_classes: int, **options: Any):
+        super().__init__(**options)
+        self.num_buckets, self.num_classes = num_buckets, num_classes
+
+    def build(self, input_shape: tuple) -> None:
+        """Make the table."""
+        self.table = self.add_weight(shape=(self.num_buckets + 1, self.num_classes + 1), initializer="zeros", name="table")
+
+    def call(self, ngrams: Any) -> Any:
+        """Return the scores."""
+        sums = ops.sum(ops.take(ops.cast(self.table, "float32"), ops.cast(ngrams, "int32"), axis=0), axis=1)
+        return sums[:, :-1] / ops.sqrt(ops.maximum(sums[:, -1:], 1e-6))
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Return (batch, num_classes)."""
+        return (input_shape[0], self.num_classes)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return super().get_config() | {"num_buckets": self.num_buckets, "num_classes": self.num_classes}
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
 class WordStates(keras.layers.Layer):
     """[features, word_ends] -> the features at the last token of each word: (batch, time, size), (batch, words) -> (batch, words, size).
 

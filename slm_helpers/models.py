@@ -20,7 +20,7 @@ from slm_helpers.backend import keras
 from slm_helpers.checks import check_choice, check_positive, check_share
 from slm_helpers.data import DATA_DIR
 from slm_helpers.files import sha256_of
-from slm_helpers.layers import AddPositions, CausalBlock, FastGRU, FastLSTM, TextPooling
+from slm_helpers.layers import AddPositions, CausalBlock, FastGRU, FastLSTM, NgramScores, TextPooling
 from slm_helpers.tokenizers import Tokenizer
 
 import numpy as np
@@ -133,6 +133,7 @@ def build_text_classifier(
     units: int = 512,
     num_layers: int = 1,
     dropout: float = 0.2,
+    num_buckets: int = 0,
 ) -> keras.Model:
     """Build a recurrent classifier of whole texts, the other half of `build_language_model`.
 
@@ -147,10 +148,13 @@ def build_text_classifier(
         units: Length of the recurrent state in each layer.
         num_layers: Number of stacked recurrent layers.
         dropout: Share of activations dropped after the embedding, after each layer but the last, and after pooling, in [0, 1).
+        num_buckets: With any, a linear model on so many hashed n-grams stands beside the network and its scores are added; it
+            does not learn with it, but is put in by `slm_helpers.ngrams` and `slm_helpers.tasks.classify`.
 
     Returns:
         An uncompiled model from int32 token ids, shape (batch, time), to float32 logits, shape (batch, num_classes). Shorter
-        texts are padded on the right with 0; how far does not change the logits.
+        texts are padded on the right with 0; how far does not change the logits. With `num_buckets` it takes two inputs, the
+        second the ids of the text's n-grams, shape (batch, ngrams), padded likewise.
 
     Raises:
         ValueError: If a size is not a positive whole number, there are fewer than two classes, `dropout` lies outside [0, 1)
@@ -161,7 +165,8 @@ def build_text_classifier(
         (None, 3)
 
     Reference:
-        Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification", arXiv:1801.06146.
+        Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification", arXiv:1801.06146; Cheng et al.
+        (2016), "Wide & Deep Learning", arXiv:1606.07792, for a linear model beside a network.
     """
     check_positive(vocab_size=vocab_size, num_classes=num_classes, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
     check_share(dropout=dropout)
@@ -181,7 +186,11 @@ def build_text_classifier(
     x = TextPooling(name="pooling")([x, token_ids])
     x = keras.layers.Dropout(dropout, name="pooling_dropout")(x)
     logits = keras.layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
-    return keras.Model(token_ids, logits, name=f"{cell}_text_classifier")
+    if not num_buckets:
+        return keras.Model(token_ids, logits, name=f"{cell}_text_classifier")
+    ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
+    scores = NgramScores(int(num_buckets), int(num_classes), trainable=False, dtype="float32", name="ngram_scores")(ngrams)
+    return keras.Model([token_ids, ngrams], keras.layers.Add(name="logits_sum")([logits, scores]), name=f"{cell}_text_classifier")
 
 
 def shared_shape(base: keras.Model) -> dict[str, Any]:

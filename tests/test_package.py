@@ -26,6 +26,7 @@ LEVELS = {
     "results": 6,
     "evaluation": 6,
     "words": 0,
+    "ngrams": 1,
     "question_baselines": 1,
     "baselines": 7,
     "sampling": 6,

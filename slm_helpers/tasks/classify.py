@@ -1,5 +1,6 @@
 """A class for each text: sentiment, topics, spam, intents. From columns to a trained model, its scores and its predictions."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from slm_helpers.finetune import (
     softmax,
 )
 from slm_helpers.models import SavedModel, build_text_classifier, shared_shape, start_from
+from slm_helpers.ngrams import fit_mixture, fit_ngram_table, hash_ngrams, num_buckets_for
 from slm_helpers.tasks.common import Evaluation, fit_temperature, starting_tokenizer
 
 import numpy as np
@@ -27,15 +29,25 @@ COLUMNS = ("text", "label")
 PREDICT_COLUMNS = ("text",)
 MAX_TOKENS = 256  # of a text that are read, unless the model's settings say otherwise
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base: few rows do not fill a larger one
+_SHARES = (0.7, 2.0)  # of network and n-grams where there is no valid part to tell
 FEW_ROWS = 2000  # of train; with no more than these a head on the frozen base is tried too
 # From a random head: a fitted one has a few large weights, and the first steps of Adam, as large for every weight, spoil what they read.
 DEFAULT = FinetuneConfig(epochs=6, batch_size=32, learning_rate=1e-3, patience=2)
 
 
 def train(
-    frame: pd.DataFrame, *, base: SavedModel | None, config: FinetuneConfig = DEFAULT, dropout: float = 0.3, max_tokens: int = MAX_TOKENS
+    frame: pd.DataFrame,
+    *,
+    base: SavedModel | None,
+    config: FinetuneConfig = DEFAULT,
+    dropout: float = 0.3,
+    max_tokens: int = MAX_TOKENS,
+    ngrams: bool = True,
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Fine-tune a classifier on the columns text, label and split.
+
+    A recurrent network is trained, and a linear model is fitted to the n-grams of the texts; the model returned adds their
+    scores, in the shares that tell the labels of valid best.
 
     Args:
         frame: From `load_dataset`; the split valid, if there, chooses the epoch and calibrates the confidence.
@@ -43,7 +55,8 @@ def train(
             rows the better on valid is kept of two: all layers trained, or a head fitted to the frozen base.
         config: Settings of the training.
         dropout: Share of activations dropped in training.
-        max_tokens: Tokens of a text that are read; longer texts lose their middle.
+        max_tokens: Tokens of a text that the network reads; longer texts lose their middle.
+        ngrams: Put the linear model beside the network; else the network has to do alone.
 
     Returns:
         The model with its tokeniser, labels and settings, and the history of its training.
@@ -74,10 +87,14 @@ def train(
     head_only = fitted_head is not None and right_head >= _share_right(model, *valid)
     if head_only:
         model.set_weights(fitted_head)
-    settings: dict[str, Any] = {"max_tokens": max_tokens, "head_only": head_only}
-    if "valid" in parts:
-        settings["temperature"] = fit_temperature(np.log(np.maximum(predict_probs(model, ids["valid"]), 1e-30)), codes["valid"])
-    return SavedModel(model=model, tokenizer=tokenizer, task="classify", labels=labels, settings=settings), history
+    saved = SavedModel(model=model, tokenizer=tokenizer, task="classify", labels=labels)
+    saved.settings |= {"max_tokens": max_tokens, "head_only": head_only}
+    if ngrams:
+        texts = {split: rows["text"].tolist() for split, rows in parts.items()}
+        saved.model = _beside_ngrams(saved, texts, codes, config)
+    elif "valid" in parts:
+        saved.settings["temperature"] = fit_temperature(text_scores(saved, parts["valid"]["text"].tolist()), codes["valid"])
+    return saved, history
 
 
 def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
@@ -96,7 +113,7 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
             f"row {unknown[0] + 1}: the label {frame['label'].iloc[unknown[0]]!r} is unknown to this model, which knows "
             f"{', '.join(saved.labels[:10])}{' ...' if len(saved.labels) > 10 else ''}. Correct its spelling or leave such rows out."
         )
-    probs = _calibrated(saved, frame["text"].tolist())
+    probs = text_probs(saved, frame["text"].tolist())
     counts = confusion_counts(frame["label"].map(saved.labels.index), probs.argmax(axis=1), num_classes=len(saved.labels))
     right, asked, answered = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -110,11 +127,24 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
 
 def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """Return prediction and confidence (calibrated probability) for rows with a text."""
-    probs = _calibrated(saved, [row["text"] for row in rows])
+    probs = text_probs(saved, [row["text"] for row in rows])
     return [
         {"prediction": saved.labels[best], "confidence": round(float(row[best]), 4)}
         for row, best in zip(probs, probs.argmax(axis=1), strict=True)
     ]
+
+
+def text_probs(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:
+    """Return the calibrated probability of each class for each text, shape (num_texts, num_classes)."""
+    return softmax(text_scores(saved, texts) / saved.settings.get("temperature", 1.0))
+
+
+def text_scores(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:
+    """Return the scores of each class for each text, shape (num_texts, num_classes)."""
+    inputs = {"token_ids": encode_texts(saved.tokenizer, texts, max_tokens=saved.settings.get("max_tokens", MAX_TOKENS))}
+    if len(saved.model.inputs) > 1:
+        inputs["ngrams"] = hash_ngrams(texts, num_buckets=saved.model.get_layer("ngram_scores").num_buckets)
+    return np.stack(run_rows(saved.model, inputs))
 
 
 def classifier_from_base(base: keras.Model, *, num_classes: int, dropout: float = 0.2) -> keras.Model:
@@ -218,11 +248,30 @@ def _share_right(model: keras.Model, token_ids: Sequence[np.ndarray] | None, cod
     return 0.0 if token_ids is None else float((predict_probs(model, token_ids).argmax(axis=1) == codes).mean())
 
 
-def _calibrated(saved: SavedModel, texts: list[str]) -> np.ndarray:
-    """Return the probability of each class for each text, its logits divided by the temperature found on valid."""
-    ids = encode_texts(saved.tokenizer, texts, max_tokens=saved.settings.get("max_tokens", MAX_TOKENS))
-    scores = np.stack(run_rows(saved.model, {"token_ids": ids}))
-    return softmax(scores / saved.settings.get("temperature", 1.0))
+def _beside_ngrams(saved: SavedModel, texts: dict[str, list[str]], codes: dict[str, np.ndarray], config: FinetuneConfig) -> keras.Model:
+    """Return the network of a classifier with a linear model on n-grams beside it, their shares worked into the weights."""
+    recipe = json.loads(saved.model.recipe)
+    num_classes = len(saved.labels)
+    num_buckets = num_buckets_for(num_classes)
+    options = {"num_classes": num_classes, "num_buckets": num_buckets, "balanced": config.balanced, "seed": config.seed}
+    hashed = {split: hash_ngrams(rows, num_buckets=num_buckets) for split, rows in texts.items()}
+    model = build_text_classifier(**recipe["arguments"] | {"num_buckets": num_buckets})
+    table, bias = fit_ngram_table(hashed["train"], codes["train"], **options)
+    shares = _SHARES
+    if "valid" in texts:
+        model.get_layer("ngram_scores").set_weights([table])
+        linear = keras.Model(model.inputs[1], model.get_layer("ngram_scores").output)
+        scores = np.stack(run_rows(linear, {"ngrams": hashed["valid"]})) + bias
+        shares = fit_mixture(text_scores(saved, texts["valid"]), scores, codes["valid"])
+        # The shares are found; the rows of valid serve to learn from too.
+        table, bias = fit_ngram_table(hashed["train"] + hashed["valid"], np.concatenate([codes["train"], codes["valid"]]), **options)
+    start_from(model, saved.model)
+    kernel, own_bias = saved.model.get_layer("logits").get_weights()
+    table[:, :-1] *= shares[1]
+    model.get_layer("logits").set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
+    model.get_layer("ngram_scores").set_weights([table])
+    saved.settings["shares"] = [round(share, 3) for share in shares]
+    return model
 
 
 def _rows(
