@@ -1,11 +1,11 @@
 """Strong simple baselines: the majority class, TF-IDF with a linear model, a linear tagger, an interpolated Kneser-Ney n-gram model, xz."""
 
 import lzma
-import re
 from collections.abc import Sequence
 
 from slm_helpers.checks import check_choice, check_positive
 from slm_helpers.evaluation import legal_tags
+from slm_helpers.ngrams import word_features
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class LinearTagger:
         return [[self.labels[code] for code in row] for row in legal_tags(np.split(scores, ends[:-1]), self.labels)]
 
     def _features(self, sentences: Sequence[Sequence[str]]):
-        return self.hasher.transform(features for words in sentences for features in _word_features(words))
+        return self.hasher.transform(features for words in sentences for features in word_features(words))
 
 
 class KneserNeyModel:
@@ -200,27 +200,6 @@ def xz_bits_per_byte(text: str, *, primer: str = "") -> float:
         return len(lzma.compress(data.encode(), format=lzma.FORMAT_RAW, filters=filters))
 
     return 8 * (size(primer + text) - (size(primer) if primer else 0)) / len(text.encode())
-
-
-def _word_features(words: Sequence[str]) -> list[list[str]]:
-    """Return the names of the features that hold for each word."""
-    lower = ["", "", *(word.lower() for word in words), "", ""]
-    shapes = ["", "", *(_shape(word) for word in words), "", ""]
-    found = []
-    for i, word in enumerate(words, 2):
-        low = lower[i]
-        names = ["always", f"word {word}", f"begins {i == 2} {shapes[i]}", f"pair {lower[i - 1]} {low}", f"pair2 {low} {lower[i + 1]}"]
-        names += [f"low {d} {lower[i + d]}" for d in (-2, -1, 0, 1, 2)] + [f"shape {d} {shapes[i + d]}" for d in (-2, -1, 0, 1, 2)]
-        names += [f"shapes {shapes[i - 1]} {shapes[i]} {shapes[i + 1]}"]
-        names += [f"start {low[:n]}" for n in (1, 2, 3, 4)] + [f"end {low[-n:]}" for n in (1, 2, 3, 4)]
-        found.append(names)
-    return found
-
-
-def _shape(word: str) -> str:
-    """Return "Xx" for "Bergen", "X.X" for "U.S", "0-x" for "25-year": runs of one kind of sign become one."""
-    kinds = ("0" if sign.isdigit() else "X" if sign.isupper() else "x" if sign.isalpha() else sign for sign in word)
-    return re.sub(r"(.)\1+", r"\1", "".join(kinds))
 
 
 def _mix(before: np.ndarray, token_ids: np.ndarray) -> np.ndarray:

@@ -94,6 +94,7 @@ def _build_parser() -> argparse.ArgumentParser:
     finetune.add_argument("--learning-rate", type=float, help="the highest, of the head (default: the task's own)")
     finetune.add_argument("--max-seconds", type=float, help="end the training after this time (default: no limit)")
     finetune.add_argument("--balanced", action="store_true", default=None, help="every class counts alike, however many rows it has")
+    finetune.add_argument("--no-ngrams", action="store_true", help="the network alone, without a linear model on n-grams beside it")
     _add_file_options(finetune)
     finetune.set_defaults(run=_finetune)
 
@@ -238,6 +239,7 @@ def _finetune(options: argparse.Namespace) -> int:
         base=None if options.base == "none" else _open_model(options.base),
         seed=options.seed,
         changes={name: value for name in _SETTINGS if (value := getattr(options, name)) is not None},
+        ngrams=not options.no_ngrams,
         **_file_options(options),
     )
     _print_result(result, options)

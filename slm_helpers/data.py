@@ -31,6 +31,7 @@ TASK_COLUMNS = {
 _COLUMNS = tuple(dict.fromkeys(name for names in TASK_COLUMNS.values() for name in names))
 _MAY_BE_EMPTY = ("answer", "context")
 _WHOLE_NUMBERS = ("answer_start", "step", "correct")
+OPTIONAL = {"context": "", "answer_start": -1}  # what stands for a column that a file of questions and answers lacks
 
 
 def load_dataset(
@@ -46,6 +47,7 @@ def load_dataset(
     context: str | None = None,
     question: str | None = None,
     answer: str | None = None,
+    answer_start: str | None = None,
     turns: str | None = None,
     student: str | None = None,
     step: str | None = None,
@@ -59,13 +61,14 @@ def load_dataset(
     Several sets of one task may be joined with a plus ("story_books+childrens_books"). For your own file, name its columns
     where they differ from ours: `load_dataset("my.csv", text="comment", label="stars")`. A column `split` in the file is
     kept (dev, val and validation become valid); without one, rows are dealt 80/10/10 at random, equal texts on one side.
-    Rows without text or label are left out, counted in a warning and listed by `skipped_rows`.
+    Rows without text or label are left out, counted in a warning and listed by `skipped_rows`. A file of questions and answers
+    needs no context (facts, asked without a passage) and no answer_start (the first place of the answer in its context counts).
 
     Args:
         name_or_path: Name of a set, or path of a .csv, .tsv, .jsonl, .txt, .parquet or CoNLL file.
         split: Return only this split. For a file without a column `split`: count all its rows to this split.
-        text, label, tokens, tags, source, target, context, question, answer, turns, student, step, skill, correct: Names
-            that your file uses for these columns.
+        text, label, tokens, tags, source, target, context, question, answer, answer_start, turns, student, step, skill, correct:
+            Names that your file uses for these columns.
         encoding: Of your own file, e.g. "cp1252".
         seed: Of the random split of your own file.
 
@@ -78,8 +81,8 @@ def load_dataset(
     """
     columns = {
         "text": text, "label": label, "tokens": tokens, "tags": tags, "source": source, "target": target,
-        "context": context, "question": question, "answer": answer, "turns": turns, "student": student, "step": step,
-        "skill": skill, "correct": correct,
+        "context": context, "question": question, "answer": answer, "answer_start": answer_start, "turns": turns,
+        "student": student, "step": step, "skill": skill, "correct": correct,
     }  # fmt: skip
     columns = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
     if split is not None:
@@ -284,6 +287,8 @@ def _load_own(path: Path, columns: dict[str, str], split: str | None, encoding: 
             f"{path}: no row is left: all {len(skipped)} lack a value, e.g. {skipped[0]['where']}, column {skipped[0]['column']!r}."
         )
     frame = pd.DataFrame(rows)
+    if {"question", "answer"} <= set(frame):
+        frame = frame.assign(**{name: value for name, value in OPTIONAL.items() if name not in frame})
     if "tags" in frame:
         check_tags(frame.assign(where=frame["where"] + f", column {wanted['tags']!r}"))
     has_split = frame["split"].notna()

@@ -148,6 +148,37 @@ def scores_from_confusion(counts: np.ndarray, *, num_samples: int = 1000, seed: 
     return pd.DataFrame({"metric": ["accuracy", "macro_f1", "macro_recall"], "value": found[0], "ci_low": low, "ci_high": high})
 
 
+def fit_temperature(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Return what to divide scores by so that the probabilities made of them are as likely as they claim.
+
+    Args:
+        scores: Logits or log-probabilities, shape (num_rows, num_choices), of rows that were not trained on.
+        targets: The right choice of each, shape (num_rows,).
+
+    Reference:
+        Guo et al. (2017), "On Calibration of Modern Neural Networks", arXiv:1706.04599.
+    """
+    from scipy.optimize import minimize_scalar
+
+    scores, targets = np.asarray(scores, dtype="float64"), np.asarray(targets)
+    scores = scores - scores.max(axis=1, keepdims=True)
+    right = scores[np.arange(len(targets)), targets]
+
+    def loss(log_temperature: float) -> float:
+        scale = np.exp(-log_temperature)
+        return float((np.log(np.exp(scores * scale).sum(axis=1)) - right * scale).mean())
+
+    # Within a factor of twenty: on few rows that are all right the best temperature would be zero.
+    return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, *, num_bins: int = 10) -> float:
+    """Return the mean distance between confidence and accuracy, over bins of equally many rows, weighted by them."""
+    order = np.argsort(confidence, kind="stable")
+    bins = [part for part in np.array_split(order, num_bins) if len(part)]
+    return float(sum(abs(confidence[part].mean() - right[part].mean()) * len(part) for part in bins) / len(order))
+
+
 def normalise_answer(answer: str) -> str:
     """Return an answer in lower case without punctuation, English articles and spare spaces, as SQuAD compares them.
 

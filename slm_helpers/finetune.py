@@ -15,6 +15,7 @@ from typing import Any
 
 from slm_helpers.backend import has_bfloat16, keras
 from slm_helpers.checks import check_choice, check_positive
+from slm_helpers.evaluation import fit_temperature
 from slm_helpers.progress import ProgressLine
 from slm_helpers.tokenizers import Tokenizer
 from slm_helpers.training import PRECISIONS, SCHEDULES, TrainConfig, _computing_in, _interrupt_after_step, learning_rate_at
@@ -42,7 +43,7 @@ class FinetuneConfig:
     unfreeze_epochs: int = 0  # gradual unfreezing: the head alone for so many epochs, then the layer below it too, and so on
     balanced: bool = False  # every class counts alike in the loss, however many rows it has
     max_gradient_norm: float = 1.0  # over all weights that learn
-    patience: int = 0  # epochs without a better loss on valid before stopping; 0: never stop early
+    patience: int = 0  # epochs without a better loss on valid (at the best temperature) before stopping; 0: never stop early
     max_seconds: float = 0.0  # stop (and finish the schedule) after this time; 0: no limit. Such a run is not repeatable.
     precision: str = "auto"  # of the large products: "float32", "bfloat16", or auto: bfloat16 where the processor multiplies in it
     seed: int = 42  # of the order of the texts and of dropout
@@ -135,8 +136,8 @@ def fit_examples(
 ) -> pd.DataFrame:
     """Train a network on labelled rows; its weights are changed in place.
 
-    With a validation part the weights of the epoch with the lowest loss on it are put back at the end. Ctrl-C stops after the
-    step under way and leaves the weights as they then are.
+    With a validation part the weights of the epoch with the lowest loss on it, at the best temperature, are put back at the end.
+    Ctrl-C stops after the step under way and leaves the weights as they then are.
 
     Args:
         model: Its inputs are those of the examples; its output, float32 scores of shape (..., num_choices), has one row of scores
@@ -181,10 +182,13 @@ def fit_examples(
                     break
             looks = [("train", float(np.mean(losses)), math.nan)]
             if valid is not None and not interrupts:
-                looks.append(("valid", *measure_examples(model, valid)))
+                scores, targets, weights = _scores_of(model, valid)
+                looks.append(("valid", *_loss_and_accuracy(scores, targets, weights)))
+                # A network that has grown too sure of itself may still be the best one: tasks mend that by a temperature.
+                scaled, _ = _loss_and_accuracy(scores / fit_temperature(scores, targets), targets, weights)
                 worse += 1
-                if looks[-1][1] < best_loss:
-                    best_loss, worse, best = looks[-1][1], 0, [ops.convert_to_numpy(w).copy() for w in model.weights]
+                if scaled < best_loss:
+                    best_loss, worse, best = scaled, 0, [ops.convert_to_numpy(w).copy() for w in model.weights]
             seconds = time.perf_counter() - started
             history += [(step, step / num_batches, split, loss, right, rate, seconds) for split, loss, right in looks]
             if interrupts or out_of_time or (config.patience and worse >= config.patience):
@@ -221,14 +225,22 @@ def run_rows(
 
 def measure_examples(model: keras.Model, examples: Examples) -> tuple[float, float]:
     """Return the mean loss in nats and the share of targets whose score is the highest, over all targets that count."""
+    return _loss_and_accuracy(*_scores_of(model, examples))
+
+
+def _scores_of(model: keras.Model, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the scores, targets and weights of all targets that count, one row each."""
     outputs = run_rows(model, examples.inputs, along=examples.along)
-    scores = np.concatenate([row.reshape(-1, row.shape[-1]) for row in outputs])
+    scores = np.concatenate([row.reshape(-1, row.shape[-1]) for row in outputs]).astype("float64")
     targets = np.concatenate([target.reshape(-1) for target in examples.targets])
-    weights = np.repeat(examples.weights, [target.size for target in examples.targets]) * (targets >= 0)
-    chosen = np.maximum(targets, 0)
-    losses = -np.log(np.maximum(softmax(scores.astype("float64"))[np.arange(len(chosen)), chosen], 1e-30))
-    right = scores.argmax(axis=1) == targets
-    return float((losses * weights).sum() / weights.sum()), float(right[targets >= 0].mean())
+    weights = np.repeat(examples.weights, [target.size for target in examples.targets])
+    counts = targets >= 0
+    return scores[counts], targets[counts], weights[counts]
+
+
+def _loss_and_accuracy(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    losses = -np.log(np.maximum(softmax(scores)[np.arange(len(targets)), targets], 1e-30))
+    return float((losses * weights).sum() / weights.sum()), float((scores.argmax(axis=1) == targets).mean())
 
 
 def layer_names(model: keras.Model) -> list[str]:

@@ -2,8 +2,19 @@
 
 from slm_helpers.backend import keras
 from slm_helpers.checks import check_choice, check_positive, check_share
-from slm_helpers.layers import ChoiceOfPlaces, FastGRU, ReverseWords, TextMatch, TextPooling, WordMeans, WordSpelling, WordStates
+from slm_helpers.layers import (
+    ChoiceOfPlaces,
+    FastGRU,
+    NgramScores,
+    ReverseWords,
+    TextMatch,
+    TextPooling,
+    WordMeans,
+    WordSpelling,
+    WordStates,
+)
 from slm_helpers.models import CELLS, builder
+from slm_helpers.ngrams import NUM_WORD_FEATURES
 
 MAX_CHARACTERS = 16  # bytes of a word that a tagger reads, with a sign before and behind it
 NUM_CHARACTERS = 259  # padding, the 256 bytes, and the two signs
@@ -22,6 +33,7 @@ def build_tagger(
     filters: int = 96,
     dropout: float = 0.4,
     word_dropout: float = 0.05,
+    num_buckets: int = 0,
 ) -> keras.Model:
     """Build a recurrent tagger of words on top of the layers of `build_language_model`.
 
@@ -41,12 +53,15 @@ def build_tagger(
         dropout: Share of activations dropped, in [0, 1), of what describes a word and of the states of the two GRUs; half of it
             within the language model.
         word_dropout: Share of tokens whose vector is dropped whole, in [0, 1), so that context has to do.
+        num_buckets: With any, a linear model on so many hashed features of each word stands beside the network and its scores
+            are added; it does not learn with it, but is put in by `slm_helpers.tasks.tag`.
 
     Returns:
         An uncompiled model from three int32 arrays to float32 logits, shape (batch, words, num_tags): token_ids, shape
         (batch, time), with a token before the first word; word_ends, shape (batch, words), the place of each word's last token;
         characters, shape (batch, words, MAX_CHARACTERS), ids below NUM_CHARACTERS. All are padded on the right with 0; how far
-        does not change the logits.
+        does not change the logits. With `num_buckets` it takes a fourth input, what `slm_helpers.ngrams.hash_words` makes of the
+        words, shape (batch, words, NUM_WORD_FEATURES), padded likewise.
 
     Raises:
         ValueError: If a size is not a positive whole number, there are fewer than two tags, a dropout lies outside [0, 1) or
@@ -58,7 +73,7 @@ def build_tagger(
 
     Reference:
         Peters et al. (2017), "Semi-supervised sequence tagging with bidirectional language models", arXiv:1705.00108; Ma and
-        Hovy (2016), arXiv:1603.01354 (the spelling).
+        Hovy (2016), arXiv:1603.01354 (the spelling); Cheng et al. (2016), arXiv:1606.07792 (a linear model beside a network).
     """
     sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
     check_positive(vocab_size=vocab_size, num_tags=num_tags, **sizes)
@@ -90,7 +105,12 @@ def build_tagger(
     back = ReverseWords(name="turned_back")([back, word_ends])
     x = keras.layers.Dropout(dropout, name="context_dropout")(keras.layers.Concatenate(name="context")([onwards, back]))
     logits = keras.layers.Dense(int(num_tags), dtype="float32", name="logits")(x)
-    return keras.Model([token_ids, word_ends, characters], logits, name=f"{cell}_tagger")
+    if not num_buckets:
+        return keras.Model([token_ids, word_ends, characters], logits, name=f"{cell}_tagger")
+    features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
+    scores = NgramScores(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
+    logits = keras.layers.Add(name="logits_sum")([logits, scores])
+    return keras.Model([token_ids, word_ends, characters, features], logits, name=f"{cell}_tagger")
 
 
 @builder

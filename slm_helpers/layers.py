@@ -115,10 +115,10 @@ class TextPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
 class NgramScores(keras.layers.Layer):
-    """Hashed n-grams of a text -> what a linear model on them gives each class: ids (batch, ngrams) -> float32 (batch, num_classes).
+    """Hashed n-grams -> what a linear model on them gives each class: ids (..., ngrams) -> float32 (..., num_classes).
 
-    One row of a table a bucket: its scores for the classes, and the square of its weight, by which the sum over a text is brought
-    to unit length. Id 0 is padding. `slm_helpers.ngrams.fit_ngram_table` fills the table.
+    One row of a table a bucket: its scores for the classes, and the square of its weight, by which the sum over a text (or a
+    word) is brought to unit length. Id 0 is padding. `slm_helpers.ngrams.fit_ngram_table` fills the table.
     """
 
     def __init__(self, num_buckets: int, num_classes: int, **options: Any):
@@ -131,12 +131,12 @@ class NgramScores(keras.layers.Layer):
 
     def call(self, ngrams: Any) -> Any:
         """Return the scores."""
-        sums = ops.sum(ops.take(ops.cast(self.table, "float32"), ops.cast(ngrams, "int32"), axis=0), axis=1)
-        return sums[:, :-1] / ops.sqrt(ops.maximum(sums[:, -1:], 1e-6))
+        sums = ops.sum(ops.take(ops.cast(self.table, "float32"), ops.cast(ngrams, "int32"), axis=0), axis=-2)
+        return sums[..., :-1] / ops.sqrt(ops.maximum(sums[..., -1:], 1e-6))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Return (batch, num_classes)."""
-        return (input_shape[0], self.num_classes)
+        """Return (..., num_classes)."""
+        return (*input_shape[:-1], self.num_classes)
 
     def get_config(self) -> dict:
         """Return the arguments."""

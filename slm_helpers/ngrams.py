@@ -1,8 +1,9 @@
-"""A linear model on the words, word pairs and letter runs of a text, in a form that a Keras network can hold beside its recurrent part.
+"""A linear model on hashed features of a text or of each of its words, in a form that a Keras network can hold beside its recurrent part.
 
 What a recurrent network misses with few rows (rare names, exact phrases, spellings) is what counting is good at, and the reverse.
 """
 
+import re
 from collections.abc import Sequence
 
 from slm_helpers.checks import check_positive
@@ -10,6 +11,7 @@ from slm_helpers.checks import check_positive
 import numpy as np
 
 MAX_NGRAMS = 4096  # of a text that are looked up; a longer text is represented by so many of them
+NUM_WORD_FEATURES = 24  # of a word at most, see `word_features`
 _MAX_TABLE = 1 << 21  # numbers in a table of scores
 _LETTERS = (3, 5)  # characters in a run, within a word and its edges
 
@@ -46,17 +48,60 @@ def hash_ngrams(texts: Sequence[str], *, num_buckets: int) -> list[np.ndarray]:
     return found
 
 
+def word_features(words: Sequence[str]) -> list[list[str]]:
+    """Return the names of the features that hold for each word: itself, its case, edges and shape, its neighbours and theirs."""
+    lower = ["", "", *(word.lower() for word in words), "", ""]
+    shapes = ["", "", *(_shape(word) for word in words), "", ""]
+    found = []
+    for i, word in enumerate(words, 2):
+        low = lower[i]
+        names = ["always", f"word {word}", f"begins {i == 2} {shapes[i]}", f"pair {lower[i - 1]} {low}", f"pair2 {low} {lower[i + 1]}"]
+        names += [f"low {d} {lower[i + d]}" for d in (-2, -1, 0, 1, 2)] + [f"shape {d} {shapes[i + d]}" for d in (-2, -1, 0, 1, 2)]
+        names += [f"shapes {shapes[i - 1]} {shapes[i]} {shapes[i + 1]}"]
+        names += [f"start {low[:n]}" for n in (1, 2, 3, 4)] + [f"end {low[-n:]}" for n in (1, 2, 3, 4)]
+        found.append(names)
+    return found
+
+
+def hash_words(sentences: Sequence[Sequence[str]], *, num_buckets: int) -> list[np.ndarray]:
+    """Return the hashed `word_features` of each word: ids in 1..num_buckets, padded with 0; int32, shape (words, NUM_WORD_FEATURES).
+
+    Args:
+        sentences: Lists of words, one word at least in each.
+        num_buckets: As for `hash_ngrams`. The hash is the same on every machine.
+    """
+    from sklearn.feature_extraction import FeatureHasher
+
+    check_positive(num_buckets=num_buckets)
+    hasher = FeatureHasher(n_features=num_buckets, input_type="string", alternate_sign=False, dtype=np.float32)
+    hashed = hasher.transform(features for words in sentences for features in word_features(words))
+    lengths = np.diff(hashed.indptr)
+    found = np.zeros((len(lengths), NUM_WORD_FEATURES), dtype="int32")
+    found[np.arange(NUM_WORD_FEATURES) < lengths[:, None]] = hashed.indices + 1
+    return np.split(found, np.cumsum([len(words) for words in sentences])[:-1])
+
+
 def fit_ngram_table(
-    ngrams: Sequence[np.ndarray], codes: np.ndarray, *, num_classes: int, num_buckets: int, balanced: bool = False, seed: int = 42
+    ngrams: Sequence[np.ndarray],
+    codes: np.ndarray,
+    *,
+    num_classes: int,
+    num_buckets: int,
+    balanced: bool = False,
+    by_rarity: bool = True,
+    penalty: float = 1.0,
+    seed: int = 42,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit a linear support vector machine to TF-IDF of hashed n-grams (each counted once a text, rows of unit length).
 
     Args:
-        ngrams: From `hash_ngrams`, one array a text.
-        codes: Class of each text, from 0; two classes at least.
+        ngrams: From `hash_ngrams`, one array a text; or of `hash_words`, one array a word. Id 0 is padding.
+        codes: Class of each text or word, from 0; two classes at least.
         num_classes: Number of classes.
         num_buckets: As given to `hash_ngrams`.
         balanced: Every class counts alike, however many rows it has.
+        by_rarity: Weigh rare n-grams more (the IDF); else all alike.
+        penalty: Of the squared weights against the summed loss (1 / C of scikit-learn).
         seed: Of the solver.
 
     Returns:
@@ -72,12 +117,12 @@ def fit_ngram_table(
     places = np.concatenate([np.asarray(ids, dtype="int64") for ids in ngrams])
     lengths = np.array([len(ids) for ids in ngrams])
     frequency = np.bincount(places, minlength=num_buckets + 1)
-    rarity = np.log((1 + len(ngrams)) / (1 + frequency)) + 1
+    rarity = np.log((1 + len(ngrams)) / (1 + frequency)) + 1 if by_rarity else np.ones(num_buckets + 1)
     rarity[0] = 0.0
     rows = np.repeat(np.arange(len(ngrams)), lengths)
     norms = np.sqrt(np.maximum(np.bincount(rows, weights=rarity[places] ** 2, minlength=len(ngrams)), 1e-12))
     features = csr_matrix((rarity[places] / norms[rows], places, np.cumsum([0, *lengths])), shape=(len(ngrams), num_buckets + 1))
-    machine = LinearSVC(C=1.0, class_weight="balanced" if balanced else None, random_state=seed).fit(features, codes)
+    machine = LinearSVC(C=1 / penalty, class_weight="balanced" if balanced else None, random_state=seed).fit(features, codes)
     weights, bias = machine.coef_, machine.intercept_
     if len(weights) == 1:  # of two classes scikit-learn scores the second only
         weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
@@ -113,3 +158,9 @@ def fit_mixture(first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> t
     # Within bounds: on few rows that are all right the best shares would be without end.
     found = minimize(loss, [0.5, 1.0], jac=True, bounds=[(0.0, 10.0), (0.0, 30.0)], method="L-BFGS-B")
     return float(found.x[0]), float(found.x[1])
+
+
+def _shape(word: str) -> str:
+    """Return "Xx" for "Bergen", "X.X" for "U.S", "0-x" for "25-year": runs of one kind of sign become one."""
+    kinds = ("0" if sign.isdigit() else "X" if sign.isupper() else "x" if sign.isalpha() else sign for sign in word)
+    return re.sub(r"(.)\1+", r"\1", "".join(kinds))

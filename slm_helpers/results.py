@@ -45,6 +45,47 @@ def read_results(name: str, *, folder: Path | None = None) -> pd.DataFrame:
     return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
 
 
+def compare_on(metrics: dict[str, str], *, results: str = "public", base: str = "slm-") -> pd.DataFrame:
+    """Return how well trained models do on public sets beside the baselines, from a table of results.
+
+    Args:
+        metrics: The metric to compare by for each set; sets that are not in the table yet are left out.
+        results: Name of the table.
+        base: How the names of the trained models begin; all others are baselines.
+
+    Returns:
+        One row a set and trained model: dataset, metric, model, seeds, value with ci_low and ci_high (of the run in the middle), the best
+        baseline and its value, train_rows and train_seconds.
+    """
+    table = read_results(results)
+    rows = []
+    for dataset, metric in metrics.items():
+        found = table[(table["dataset"] == dataset) & (table["metric"] == metric)].sort_values("value")
+        ours = found["model"].astype(str).str.startswith(base)
+        for model, runs in found[ours].groupby("model"):
+            middle = runs.iloc[(len(runs) - 1) // 2]
+            row = {"dataset": dataset, "metric": metric, "model": model, "seeds": len(runs)} | middle[
+                ["value", "ci_low", "ci_high"]
+            ].to_dict()
+            if not ours.all():
+                row |= {"baseline": found[~ours]["model"].iloc[-1], "baseline_value": found[~ours]["value"].iloc[-1]}
+            rows.append(row | middle[["train_rows", "train_seconds"]].to_dict())
+    columns = [
+        "dataset",
+        "metric",
+        "model",
+        "seeds",
+        "value",
+        "ci_low",
+        "ci_high",
+        "baseline",
+        "baseline_value",
+        "train_rows",
+        "train_seconds",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def write_results(name: str, rows: list[dict[str, Any]], *, folder: Path | None = None) -> Path:
     """Add rows to data/results/<name>.csv; a row with the same KEY takes the place of the older one.
 

@@ -5,11 +5,12 @@ import json
 
 from slm_helpers.cli import main
 from slm_helpers.evaluation import bootstrap_interval, exact_matches, mean_interval, normalise_answer, token_f1_scores
-from slm_helpers.finetune import FinetuneConfig, fit_examples, run_rows
+from slm_helpers.finetune import Examples, FinetuneConfig, fit_examples, run_rows
 from slm_helpers.heads import build_reader
 from slm_helpers.models import SavedModel, build_language_model, load_model, save_model
 from slm_helpers.question_baselines import NearestQuestion, SpanBaseline
-from slm_helpers.tasks import answer
+from slm_helpers.tasks import answer, reading, spans
+from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.tokenizers import train_bpe_tokenizer, train_char_tokenizer
 from slm_helpers.words import overlap_features, split_words
 
@@ -131,12 +132,12 @@ def test_words_stand_where_they_say_with_accents_emoji_marks_and_several_spaces(
 def test_an_answer_becomes_words_and_comes_back_as_it_stands_in_the_passage(kind):
     context = "Die  Köchin  kocht 🙂🙂 Süppchen – für 3,50 € im Café “Ogród”.  Zwei Gäste  kamen, ein \u200b Hund auch."
     tokenizer = train_bpe_tokenizer([context], vocab_size=280) if kind == "bpe" else train_char_tokenizer([context, "Wo?"])
-    reading = answer._Reading(tokenizer)
+    read = reading.Reading(tokenizer)
     for found in ("Köchin", "🙂🙂 Süppchen", "3,50 €", "Café “Ogród”", "Zwei Gäste  kamen", "Hund", "Die"):
         row = {"context": context, "question": "Wo?", "answer": found, "answer_start": context.index(found)}
-        rows = answer._examples(reading, pd.DataFrame([row]), name="train")
+        rows = reading.answer_examples(read, pd.DataFrame([row]), name="train")
         first, last = rows.targets[0]
-        places = reading.text(context)[0].places
+        places = read.text(context)[0].places
         assert context[places[first - 1, 0] : places[last - 1, 1]] == found
         # The place of a word's last token is the token that holds its last character.
         _, tokens = tokenizer.encode_with_places([context])[0]
@@ -146,18 +147,18 @@ def test_an_answer_becomes_words_and_comes_back_as_it_stands_in_the_passage(kind
 
 def test_an_answer_is_found_at_its_place_or_the_nearest_one():
     context = "one two one two one"
-    assert answer.find_answer(context, "one", 8) == 8
-    assert answer.find_answer(context, "one", 14) == 16
-    assert answer.find_answer(context, "one", -1) == 0
-    assert answer.find_answer(context, "three", 3) == -1
+    assert reading.find_answer(context, "one", 8) == 8
+    assert reading.find_answer(context, "one", 14) == 16
+    assert reading.find_answer(context, "one", -1) == 0
+    assert reading.find_answer(context, "three", 3) == -1
 
 
 def test_pieces_of_a_long_passage_hold_every_word_and_every_short_span():
     for num_words in (1, 299, 300, 301, 1234):
-        bounds = answer._piece_bounds(num_words)
+        bounds = reading.piece_bounds(num_words)
         assert bounds[0][0] == 0 and bounds[-1][1] == num_words
-        assert all(end - start <= answer.PIECE for start, end in bounds)
-        for span in (1, answer.MAX_ANSWER):
+        assert all(end - start <= reading.PIECE for start, end in bounds)
+        for span in (1, spans.MAX_WORDS):
             assert all(any(a <= i and i + span <= b for a, b in bounds) for i in range(num_words - span + 1))
 
 
@@ -203,20 +204,43 @@ def test_the_network_learns_where_a_marked_span_stands(precision):
         features[first - 1, 0] = features[last - 1, 1] = 100
     history = fit_examples(
         small_reader(),
-        answer.Examples(rows, targets),
+        Examples(rows, targets),
         config=FinetuneConfig(epochs=12, batch_size=8, learning_rate=0.03, precision=precision),
     )
     assert history["loss_nats"].iloc[-1] < 0.3 * history["loss_nats"].iloc[0]
 
 
-def test_the_best_span_is_that_of_a_search_over_all():
+def test_spans_are_scored_by_their_first_and_last_word_against_no_answer(reader):
+    saved, _ = reader
+    rows = passages(3, seed=8).to_dict("records")
+    read = reading.Reading(saved.tokenizer)
+    for row, found, piece in zip(rows, spans.score_spans(saved, rows), read.pieces(rows), strict=True):
+        (scores,) = run_rows(saved.model, {name: [part] for name, part in piece.inputs.items()})
+        words = read.text(row["context"])[0]
+        wanted = {
+            (int(words.places[i, 0]), int(words.places[j, 1])): scores[0, 1 + i] + scores[1, 1 + j] - scores[:, 0].sum()
+            for i in range(len(words.forms))
+            for j in range(i, min(i + saved.settings["max_words"], len(words.forms)))
+            if words.sentences[i] == words.sentences[j]
+        }
+        assert {tuple(place) for place in found.places.tolist()} == set(wanted)
+        np.testing.assert_allclose(found.network, [wanted[tuple(place)] for place in found.places.tolist()], atol=1e-4)
+        likely = spans.log_probs(found, saved.settings["shares"])
+        assert np.exp(likely).sum() == pytest.approx(1) and len(likely) == len(found.places) + 1
+
+
+def test_shares_go_to_the_model_that_knows():
     rng = np.random.default_rng(0)
-    for num_words, longest in ((1, 30), (7, 3), (40, 30), (40, 1)):
-        starts, ends = rng.normal(size=(2, num_words))
-        spans = {(i, j): starts[i] + ends[j] for i in range(num_words) for j in range(i, min(i + longest, num_words))}
-        first, last, score, total = answer.best_spans(starts, ends, max_words=longest)
-        assert (first, last) == max(spans, key=spans.get)
-        assert score == pytest.approx(spans[first, last]) and total == pytest.approx(np.log(np.exp(list(spans.values())).sum()))
+    places = np.array([[0, 1], [2, 3], [4, 5]])
+    rows = [{"context": "a b c", "answer": rng.choice(["a", "b", "c", ""])} for _ in range(80)]
+    clear = [np.array([2.0 * (row["answer"] == name) for name in ("a", "b", "c", "")]) for row in rows]
+    noise = rng.normal(size=(80, 4))
+    good = [spans.SpanScores(places, n[:3], known[:3], known[3]) for n, known in zip(noise, clear, strict=True)]
+    network, features, _ = spans.fit_shares(good, rows, start=spans.SHARES)
+    assert features > 0.5 and network < 0.15
+    bad = [spans.SpanScores(places, known[:3] - known[3], n[:3], 0.0) for n, known in zip(noise, clear, strict=True)]
+    network, features, none = spans.fit_shares(bad, rows, start=spans.SHARES_ALONE)
+    assert network > 0.5 and features == 0 and none < 1
 
 
 def test_a_reader_starts_with_the_layers_of_its_base():
@@ -234,16 +258,12 @@ def test_a_reader_starts_with_the_layers_of_its_base():
 
 def test_questions_made_of_passages_ask_for_what_is_missing():
     contexts = [*passages(30)["context"].unique(), "Two short. Words here."]
-    rows = answer.make_cloze(
-        [f"{context} And later on the old clock stood near the door." for context in contexts], num_rows=50, none_share=0.3
-    )
+    rows = make_cloze([f"{context} And later on the old clock stood near the door." for context in contexts], num_rows=50, none_share=0.3)
     assert len(rows) == 50 and 3 < (rows["answer"] == "").sum() < 30
     for row in rows[rows["answer"] != ""].itertuples():
         assert row.context[row.answer_start :].startswith(row.answer) and row.question.endswith("?")
         assert row.answer not in row.question
-    assert rows.equals(
-        answer.make_cloze([f"{c} And later on the old clock stood near the door." for c in contexts], num_rows=50, none_share=0.3)
-    )
+    assert rows.equals(make_cloze([f"{c} And later on the old clock stood near the door." for c in contexts], num_rows=50, none_share=0.3))
 
 
 def test_a_reader_learns_a_task_that_can_be_learned(reader):
@@ -391,10 +411,41 @@ def test_the_commands_train_score_and_predict(tmp_path, capsys):
     assert all(row["prediction"] in row["text"] and 0 <= float(row["confidence"]) <= 1 for row in rows)
 
 
+def test_a_file_of_questions_and_answers_is_enough(tmp_path, capsys):
+    facts(60)[["question", "answer"]].rename(columns={"answer": "reply"}).to_csv(tmp_path / "facts.csv", index=False)
+    (tmp_path / "new.csv").write_text("question\nWhat is the capital of Peru?\n")
+    files = ["--train", tmp_path / "facts.csv", "--answer", "reply"]
+    code, _, err = run(capsys, "finetune", "answer", *files, "--base", "none", "--epochs", "8", "--out", tmp_path / "m")
+    assert code == 0, err
+    code, _, err = run(capsys, "predict", "--model", tmp_path / "m", "--input", tmp_path / "new.csv", "--output", tmp_path / "out.csv")
+    (row,) = csv.DictReader((tmp_path / "out.csv").open())
+    assert code == 0 and set(row) == {"question", "prediction", "confidence"} and row["prediction"] in {"Paris", "Madrid", "Cairo", "Lima"}
+    passages(3).to_csv(tmp_path / "passages.csv", index=False)
+    code, _, err = run(capsys, "finetune", "answer", *files, "--test", tmp_path / "passages.csv", "--base", "none", "--out", tmp_path / "n")
+    assert code == 2 and "there is no column 'reply'" in err
+    passages(3).rename(columns={"answer": "reply"}).to_csv(tmp_path / "passages.csv", index=False)
+    code, _, err = run(capsys, "finetune", "answer", *files, "--test", tmp_path / "passages.csv", "--base", "none", "--out", tmp_path / "n")
+    assert code == 2 and "of 63 rows have no context" in err and not (tmp_path / "n").exists()
+
+
+def test_without_its_place_the_answer_is_looked_for(tmp_path, capsys):
+    rows = passages(60, none=False).rename(columns={"answer_start": "place"})
+    rows.to_csv(tmp_path / "named.csv", index=False)
+    rows.drop(columns="place").to_csv(tmp_path / "bare.csv", index=False)
+    options = ["--base", "none", "--epochs", "1"]
+    for name, columns in (("named", ["--answer_start", "place"]), ("bare", [])):
+        columns = [column.replace("_", "-") for column in columns]
+        code, _, err = run(capsys, "finetune", "answer", "--train", tmp_path / f"{name}.csv", *columns, *options, "--out", tmp_path / name)
+        assert code == 0, err
+    (tmp_path / "facts.csv").write_text("question\nWhat is the capital of Peru?\n")
+    code, _, err = run(capsys, "predict", "--model", tmp_path / "bare", "--input", tmp_path / "facts.csv", "--output", tmp_path / "out.csv")
+    assert code == 2 and "Give its context" in err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows.drop(columns="answer_start"), "answer_start is missing"),
+        (lambda rows: rows.drop(columns="answer"), "answer is missing"),
         (lambda rows: rows.assign(answer_start="here"), "not a whole number"),
         (lambda rows: rows.assign(context=[""] * 5 + rows["context"].tolist()[5:], split="train"), "rows have no context"),
         (lambda rows: rows.assign(answer="nothing of the kind"), "Give the answer as it is written there"),

@@ -189,7 +189,8 @@ def test_sentiment(frames):
     assert len(sentiment) >= 1000
     assert set(sentiment["label"]) == {"positive", "neutral", "negative"}
     assert sentiment["domain"].nunique() == 8
-    assert set(sentiment.loc[sentiment["writer"] > 1, "split"]) == {"test"}
+    assert set(sentiment.loc[sentiment["writer"].isin([2, 3]), "split"]) == {"test"}, "their style is what test asks about"
+    assert set(sentiment.loc[sentiment["writer"] == 4, "split"]) == {"train", "valid"}
     assert pd.crosstab([sentiment["writer"], sentiment["split"]], sentiment["label"]).std(axis=1).max() == 0
     hard = pd.crosstab(sentiment["phenomenon"], sentiment["split"]).drop(index="plain")
     assert set(hard.index) == {"negation", "contrast", "irony", "mixed"}

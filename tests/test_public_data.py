@@ -159,6 +159,20 @@ def test_conll_tags(mirror):
     assert frame["tags"].tolist() == ["B-PER I-PER O", "O B-LOC"]
 
 
+def test_works_of_several_words_are_put_together_where_the_mirror_took_them_apart(mirror):
+    work = "B-creative-work"
+    torn = f"I\tO\nsaw\tO\nThe\t{work}\nLong\t{work}\nWay\t{work}\n\nDune\t{work}\nAda\tB-person\nDune\t{work}\n"
+    whole = f"The\t{work}\nWay\tI-creative-work\nDune\t{work}\n"
+    mirror("wnut17", train__tsv=torn, dev__tsv=whole, test__tsv="a\tO\n")
+    frame = load_dataset("wnut17")
+    assert frame["tags"].tolist() == [
+        "O O B-creative-work I-creative-work I-creative-work",
+        "B-creative-work B-person B-creative-work",
+        "B-creative-work I-creative-work B-creative-work",  # of a mirror that has them whole nothing is changed
+        "O",
+    ]
+
+
 def test_ill_formed_tags_of_a_mirror_are_refused(mirror):
     mirror("wnut17", train__tsv="Ada\tI-PER\n", dev__tsv="a\tO\n", test__tsv="a\tO\n")
     with pytest.raises(ValueError, match="wnut17, row 1, token 1: I-PER follows O"):

@@ -1,6 +1,7 @@
 """Tables of measured figures: long form, the newest row of each key, nothing lost."""
 
-from slm_helpers.results import COLUMNS, describe_machine, read_results, write_results
+from slm_helpers import results
+from slm_helpers.results import COLUMNS, compare_on, describe_machine, read_results, write_results
 
 import pytest
 
@@ -28,3 +29,14 @@ def test_a_row_without_its_columns_is_refused(tmp_path, change):
     with pytest.raises(ValueError, match="A row of results lacks"):
         write_results("speed", [row], folder=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_trained_models_stand_beside_the_best_baseline(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path)
+    scores = [("slm-base-en", 1, 0.7), ("slm-base-en", 2, 0.9), ("slm-base-en", 3, 0.8), ("TF-IDF", 1, 0.6), ("majority", 1, 0.3)]
+    write_results("public", [ROW | {"model": model, "seed": seed, "value": value} for model, seed, value in scores])
+    found = compare_on({"stories": "bits_per_byte", "not measured": "accuracy"})
+    assert found[["dataset", "model", "seeds", "value", "baseline", "baseline_value"]].values.tolist() == [
+        ["stories", "slm-base-en", 3, 0.8, "TF-IDF", 0.6]
+    ]
+    assert compare_on({"not measured": "accuracy"}).empty

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 
+from slm_helpers import results
 from slm_helpers.baselines import LinearTagger
 from slm_helpers.cli import main
 from slm_helpers.evaluation import bootstrap_interval, legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
@@ -11,7 +12,8 @@ from slm_helpers.finetune import FinetuneConfig
 from slm_helpers.heads import MAX_CHARACTERS, NUM_CHARACTERS, build_tagger
 from slm_helpers.layers import ReverseWords, WordMeans, WordSpelling, WordStates
 from slm_helpers.models import SavedModel, build_language_model, load_model, save_model
-from slm_helpers.tasks import tag
+from slm_helpers.ngrams import NUM_WORD_FEATURES, hash_words, word_features
+from slm_helpers.tasks import public, tag
 from slm_helpers.tokenizers import train_bpe_tokenizer
 
 import keras
@@ -225,6 +227,67 @@ def test_wrong_sizes_are_named():
         build_tagger(20, num_tags=3, word_dropout=1.0)
 
 
+# The linear model beside it
+
+
+def test_words_are_hashed_with_their_neighbours():
+    found = hash_words([["Ada", "saw", "Bo"], ["x"], ["Ada", "saw", "Cleo"]], num_buckets=1 << 16)
+    assert [rows.shape for rows in found] == [(3, NUM_WORD_FEATURES), (1, NUM_WORD_FEATURES), (3, NUM_WORD_FEATURES)]
+    assert all(rows.dtype == "int32" and rows.max() <= 1 << 16 for rows in found)
+    for row in np.concatenate(found):
+        kept = row[row > 0]
+        assert len(set(kept)) == len(kept) and not row[len(kept) :].any()
+    assert len(set(found[0][0]) - set(found[2][0])) == 1  # two places on: another word of the same shape
+    assert len(set(found[0][1]) & set(found[0][2])) < 8
+    longest = max(len(set(names)) for names in word_features(["Ada-Bo", "U.S", "25-year", "walks"] * 3))
+    assert longest == NUM_WORD_FEATURES
+    assert hash_words([["Ada"]], num_buckets=1024)[0][0, 0] == 99  # stored models rely on it
+
+
+def test_scores_of_the_linear_model_are_added_and_padding_changes_none():
+    keras.utils.set_random_seed(1)
+    options = {"num_tags": 5, "embedding_dim": 6, "units": 8, "head_units": 7, "filters": 5}
+    model, alone = build_tagger(20, num_buckets=64, **options), build_tagger(20, **options)
+    alone.set_weights([w for w in model.get_weights() if w.shape != (65, 6)])
+    table = np.random.default_rng(0).random((65, 6)).astype("float32") + 0.1
+    table[0] = 0
+    model.get_layer("ngram_scores").set_weights([table])
+    ids, ends, characters = a_sentence()
+    features = np.random.default_rng(1).integers(1, 65, (1, 5, NUM_WORD_FEATURES)).astype("int32")
+    features[0, 2, 9:] = 0
+    scores = numpy(model([ids, ends, characters, features]))
+    linear = table[features].sum(axis=2)
+    by_hand = numpy(alone([ids, ends, characters])) + linear[..., :-1] / np.sqrt(linear[..., -1:])
+    np.testing.assert_allclose(scores, by_hand, atol=1e-4)
+    padded = [np.pad(rows, [(0, 0), (0, 3), *[(0, 0)] * (rows.ndim - 2)]) for rows in (ids, ends, characters, features)]
+    np.testing.assert_allclose(numpy(model(padded))[:, :5], scores, atol=1e-4)
+
+
+def test_add_ngrams_mixes_in_the_shares_and_leaves_the_network_as_it_is():
+    frame = pd.concat([toy_rows(60).assign(split="train"), toy_rows(20, seed=1).assign(split="valid")], ignore_index=True)
+    alone, _ = tag.train(frame, base=None, config=FinetuneConfig(epochs=1, precision="float32"), ngrams=False)
+    before = [w.copy() for w in alone.model.get_weights()]
+    both = tag.add_ngrams(alone, frame)
+    assert len(alone.model.inputs) == 3 and len(both.model.inputs) == 4
+    assert all((ours == theirs).all() for ours, theirs in zip(alone.model.get_weights(), before, strict=True))
+    words = [row.split(" ") for row in frame["tokens"][:7]]
+    sums = both.model.get_layer("ngram_scores").get_weights()[0][hash_words(words, num_buckets=1 << 17)[3]].sum(axis=1)
+    linear = sums[:, :-1] / np.sqrt(sums[:, -1:])
+    rest = tag.tag_scores(both.model, both.tokenizer, words)[3] - linear
+    network = tag.tag_scores(alone.model, alone.tokenizer, words)[3]
+    bias = (rest - both.settings["shares"][0] * network).mean(axis=0)
+    np.testing.assert_allclose(rest, both.settings["shares"][0] * network + bias, atol=0.02)  # shares are rounded in the settings
+    test = toy_rows(40, seed=5)
+    f1 = [tag.evaluate(saved, test).metrics["value"].iloc[0] for saved in (alone, both)]
+    assert f1[1] > 0.9 > f1[0]  # after one epoch the network knows little, the linear model all
+
+
+def test_without_valid_both_get_their_usual_share():
+    saved, _ = tag.train(toy_rows(60).assign(split="train"), base=None, config=FinetuneConfig(epochs=1, precision="float32"))
+    assert saved.settings["shares"] == list(tag._SHARES) and "temperature" not in saved.settings
+    assert tag.evaluate(saved, toy_rows(20, seed=5)).metrics["value"].iloc[0] > 0.8
+
+
 # Sentences
 
 
@@ -345,6 +408,26 @@ def test_the_linear_tagger_learns_words_and_endings_and_stays_legal():
     assert all(is_legal(row) for row in mixed)
 
 
+def test_public_sets_are_measured_beside_the_linear_tagger_once(monkeypatch, tmp_path, capsys):
+    parts = [
+        toy_rows(num_rows, seed=seed).assign(split=split)
+        for seed, (split, num_rows) in enumerate({"train": 40, "valid": 12, "test": 20}.items())
+    ]
+    monkeypatch.setattr(public, "load_dataset", lambda name: pd.concat(parts, ignore_index=True))
+    monkeypatch.setattr(public, "load_pretrained", lambda name: small_base(parts[0]["tokens"]))
+    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path)
+    run = public.PublicRun(task="tag", metric="entity_f1", seeds=(1,), changes={"epochs": 1})
+    public.measure("tiny", run)
+    table = results.read_results("public")
+    assert set(table["model"]) == {"linear tagger", "slm-base-en", "slm-base-en + n-grams"}
+    assert set(table["metric"]) == {"entity_f1", "entity_precision", "entity_recall", "accuracy"}
+    assert table.loc[(table["model"] == "linear tagger") & (table["metric"] == "entity_f1"), "value"].item() > 0.9
+    capsys.readouterr()
+    public.measure("tiny", run)
+    assert capsys.readouterr().out == ""
+    assert {"conll2003_en", "wnut17", "conll2002_es"} <= {name for name, run in public.RUNS.items() if run.task == "tag"}
+
+
 # From file to file
 
 
@@ -393,6 +476,16 @@ def test_predict_gives_one_tag_a_word_in_every_row(trained, tmp_path, capsys):
     assert all(len(row["prediction"].split(" ")) == len(row["sentence"].split(" ")) for row in rows)
     assert np.mean([row["prediction"] == row["marks"] for row in rows]) > 0.8
     assert all(0 < float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_a_tag_of_test_that_train_lacks_is_named_before_training(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tag, "train", lambda *arguments, **options: pytest.fail("it was trained all the same"))
+    (tmp_path / "odd.conll").write_text("so\tO\n\nAda\tB-FOO\n")
+    files = ["--train", trained / "train.conll", "--test", tmp_path / "odd.conll", "--base", "none", "--out", tmp_path / "model"]
+    code, out, err = run(capsys, "finetune", "tag", *files)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "test, row 2: the tag 'B-FOO' stands in test but never in train, which has O, B-LOC" in err
+    assert not (tmp_path / "model").exists()
 
 
 def test_bad_files_are_refused_in_one_line(trained, tmp_path, capsys):

@@ -6,7 +6,7 @@ import shutil
 
 from slm_helpers import models
 from slm_helpers.cli import main
-from slm_helpers.tasks.common import calibration_error, fit_temperature
+from slm_helpers.evaluation import calibration_error, fit_temperature
 from slm_helpers.tasks.run import load_parts
 
 import numpy as np
@@ -108,6 +108,15 @@ def test_without_parts_a_file_is_dealt_and_with_a_test_a_tenth_of_train_becomes_
     assert both.loc[both["split"] == "valid", "label"].nunique() == 2
     shared = set(both.loc[both["split"] == "train", "text"]) & set(both.loc[both["split"] == "valid", "text"])
     assert not shared
+
+
+def test_the_network_may_have_to_do_alone(trained, tmp_path, capsys):
+    arguments = ["--train", trained / "train.csv", *COLUMNS, "--base", "none", "--epochs", "1", "--out", tmp_path / "model", "--no-ngrams"]
+    code, _, _ = run(capsys, "finetune", "classify", *arguments)
+    saved = models.load_model(tmp_path / "model")
+    assert code == 0 and len(saved.model.inputs) == 1 and 0.04 < saved.settings["temperature"] < 21
+    code, _, err = run(capsys, "finetune", "answer", *arguments)
+    assert code == 2 and "--no-ngrams" in err
 
 
 BAD_TRAINING = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from slm_helpers.backend import keras
 from slm_helpers.data import check_labels
-from slm_helpers.evaluation import confusion_counts, scores_from_confusion
+from slm_helpers.evaluation import confusion_counts, fit_temperature, scores_from_confusion
 from slm_helpers.finetune import (
     Examples,
     FinetuneConfig,
@@ -20,7 +20,7 @@ from slm_helpers.finetune import (
 )
 from slm_helpers.models import SavedModel, build_text_classifier, shared_shape, start_from
 from slm_helpers.ngrams import fit_mixture, fit_ngram_table, hash_ngrams, num_buckets_for
-from slm_helpers.tasks.common import Evaluation, fit_temperature, starting_tokenizer
+from slm_helpers.tasks.common import Evaluation, starting_tokenizer
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a ba
 _SHARES = (0.7, 2.0)  # of network and n-grams where there is no valid part to tell
 FEW_ROWS = 2000  # of train; with no more than these a head on the frozen base is tried too
 # From a random head: a fitted one has a few large weights, and the first steps of Adam, as large for every weight, spoil what they read.
-DEFAULT = FinetuneConfig(epochs=6, batch_size=32, learning_rate=1e-3, patience=2)
+DEFAULT = FinetuneConfig(epochs=6, batch_size=32, learning_rate=1e-3)
 
 
 def train(
@@ -89,12 +89,9 @@ def train(
         model.set_weights(fitted_head)
     saved = SavedModel(model=model, tokenizer=tokenizer, task="classify", labels=labels)
     saved.settings |= {"max_tokens": max_tokens, "head_only": head_only}
-    if ngrams:
-        texts = {split: rows["text"].tolist() for split, rows in parts.items()}
-        saved.model = _beside_ngrams(saved, texts, codes, config)
-    elif "valid" in parts:
+    if "valid" in parts:
         saved.settings["temperature"] = fit_temperature(text_scores(saved, parts["valid"]["text"].tolist()), codes["valid"])
-    return saved, history
+    return (add_ngrams(saved, frame, balanced=config.balanced, seed=config.seed) if ngrams else saved), history
 
 
 def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
@@ -132,6 +129,44 @@ def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str,
         {"prediction": saved.labels[best], "confidence": round(float(row[best]), 4)}
         for row, best in zip(probs, probs.argmax(axis=1), strict=True)
     ]
+
+
+def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False, seed: int = 42) -> SavedModel:
+    """Put a linear model on the n-grams of texts beside the network of a classifier; `train` does it unless told not to.
+
+    Args:
+        saved: From `train` with ngrams=False; it stays as it is.
+        frame: The rows it was trained on, with the split valid, which tells how much of either to add; without one both get a
+            usual share.
+        balanced: Every class counts alike in the linear model, however many rows it has.
+        seed: Of its solver.
+
+    Returns:
+        A classifier whose score of a class is the sum of both; its confidence is calibrated by the shares.
+    """
+    num_classes = len(saved.labels)
+    num_buckets = num_buckets_for(num_classes)
+    options = {"num_classes": num_classes, "num_buckets": num_buckets, "balanced": balanced, "seed": seed}
+    parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
+    codes = {split: rows["label"].map(saved.labels.index).to_numpy() for split, rows in parts.items()}
+    hashed = {split: hash_ngrams(rows["text"].tolist(), num_buckets=num_buckets) for split, rows in parts.items()}
+    model = build_text_classifier(**json.loads(saved.model.recipe)["arguments"] | {"num_buckets": num_buckets})
+    table, bias = fit_ngram_table(hashed["train"], codes["train"], **options)
+    shares = _SHARES
+    if "valid" in parts:
+        model.get_layer("ngram_scores").set_weights([table])
+        linear = keras.Model(model.inputs[1], model.get_layer("ngram_scores").output)
+        scores = np.stack(run_rows(linear, {"ngrams": hashed["valid"]})) + bias
+        shares = fit_mixture(text_scores(saved, parts["valid"]["text"].tolist()), scores, codes["valid"])
+        # The shares are found; the rows of valid serve to learn from too.
+        table, bias = fit_ngram_table(hashed["train"] + hashed["valid"], np.concatenate([codes["train"], codes["valid"]]), **options)
+    start_from(model, saved.model)
+    kernel, own_bias = saved.model.get_layer("logits").get_weights()
+    table[:, :-1] *= shares[1]
+    model.get_layer("logits").set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
+    model.get_layer("ngram_scores").set_weights([table])
+    settings = {name: value for name, value in saved.settings.items() if name != "temperature"}
+    return replace(saved, model=model, settings=settings | {"shares": [round(share, 3) for share in shares]})
 
 
 def text_probs(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:
@@ -246,32 +281,6 @@ def predict_probs(model: keras.Model, token_ids: Sequence[np.ndarray], *, batch_
 def _share_right(model: keras.Model, token_ids: Sequence[np.ndarray] | None, codes: np.ndarray | None) -> float:
     """Return the accuracy on valid; without valid a head on the frozen base is the careful choice, so all count alike."""
     return 0.0 if token_ids is None else float((predict_probs(model, token_ids).argmax(axis=1) == codes).mean())
-
-
-def _beside_ngrams(saved: SavedModel, texts: dict[str, list[str]], codes: dict[str, np.ndarray], config: FinetuneConfig) -> keras.Model:
-    """Return the network of a classifier with a linear model on n-grams beside it, their shares worked into the weights."""
-    recipe = json.loads(saved.model.recipe)
-    num_classes = len(saved.labels)
-    num_buckets = num_buckets_for(num_classes)
-    options = {"num_classes": num_classes, "num_buckets": num_buckets, "balanced": config.balanced, "seed": config.seed}
-    hashed = {split: hash_ngrams(rows, num_buckets=num_buckets) for split, rows in texts.items()}
-    model = build_text_classifier(**recipe["arguments"] | {"num_buckets": num_buckets})
-    table, bias = fit_ngram_table(hashed["train"], codes["train"], **options)
-    shares = _SHARES
-    if "valid" in texts:
-        model.get_layer("ngram_scores").set_weights([table])
-        linear = keras.Model(model.inputs[1], model.get_layer("ngram_scores").output)
-        scores = np.stack(run_rows(linear, {"ngrams": hashed["valid"]})) + bias
-        shares = fit_mixture(text_scores(saved, texts["valid"]), scores, codes["valid"])
-        # The shares are found; the rows of valid serve to learn from too.
-        table, bias = fit_ngram_table(hashed["train"] + hashed["valid"], np.concatenate([codes["train"], codes["valid"]]), **options)
-    start_from(model, saved.model)
-    kernel, own_bias = saved.model.get_layer("logits").get_weights()
-    table[:, :-1] *= shares[1]
-    model.get_layer("logits").set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
-    model.get_layer("ngram_scores").set_weights([table])
-    saved.settings["shares"] = [round(share, 3) for share in shares]
-    return model
 
 
 def _rows(

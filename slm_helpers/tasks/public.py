@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from slm_helpers.backend import keras
-from slm_helpers.baselines import build_tfidf_classifier
+from slm_helpers.baselines import LinearTagger, build_tfidf_classifier
 from slm_helpers.data import load_dataset
-from slm_helpers.evaluation import score_table
+from slm_helpers.evaluation import score_table, tag_table
 from slm_helpers.models import load_pretrained
 from slm_helpers.results import read_results, write_results
 from slm_helpers.tasks.common import Evaluation
@@ -26,6 +26,7 @@ import pandas as pd
 
 OUT_OF_SCOPE = "oos"
 BASE = "slm-base-en"
+LINEAR_TAGGER = "linear tagger"
 BASELINES = {"TF-IDF + linear SVM": "svm", "TF-IDF + logistic regression": "logreg"}
 
 
@@ -41,17 +42,20 @@ class PublicRun:
 
 
 RUNS = {
-    "sst2": PublicRun(task="classify", metric="accuracy"),
-    "tweet_sentiment": PublicRun(task="classify", metric="macro_recall", seeds=(42,)),
+    "sst2": PublicRun(task="classify", metric="accuracy", changes={"epochs": 4}),
+    "tweet_sentiment": PublicRun(task="classify", metric="macro_recall", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
     "airline_sentiment": PublicRun(task="classify", metric="macro_f1"),
     "financial_phrasebank": PublicRun(task="classify", metric="macro_f1"),
-    "imdb": PublicRun(task="classify", metric="accuracy", seeds=(42,)),
-    "ag_news": PublicRun(task="classify", metric="accuracy", seeds=(42,)),
+    "imdb": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
+    "ag_news": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 4}),
     "bbc_news": PublicRun(task="classify", metric="accuracy"),
     "sms_spam": PublicRun(task="classify", metric="macro_f1"),
     "trec_questions": PublicRun(task="classify", metric="accuracy"),
-    "banking77": PublicRun(task="classify", metric="accuracy"),
-    "clinc150": PublicRun(task="classify", metric="in_scope_accuracy", seeds=(42,)),
+    "banking77": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
+    "clinc150": PublicRun(task="classify", metric="in_scope_accuracy", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
+    "conll2003_en": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
+    "wnut17": PublicRun(task="tag", metric="entity_f1"),
+    "conll2002_es": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
 }
 
 
@@ -70,18 +74,33 @@ def measure(name: str, run: PublicRun) -> None:
         seconds = time.perf_counter() - started
         scores = classification_scores(rows_of["test"]["label"], fitted.predict(rows_of["test"]["text"]))
         _keep(scores, shared | {"model": model, "seed": 42, "train_seconds": seconds}, run)
+    if run.task == "tag" and (LINEAR_TAGGER, "42") not in known:
+        words, tags = ({split: [row.split(" ") for row in rows[name]] for split, rows in rows_of.items()} for name in ("tokens", "tags"))
+        started = time.perf_counter()
+        fitted = LinearTagger().fit(words["train"], tags["train"])
+        seconds = time.perf_counter() - started
+        scores = tag_table(tags["test"], fitted.predict(words["test"]))
+        _keep(scores, shared | {"model": LINEAR_TAGGER, "seed": 42, "train_seconds": seconds}, run)
     module = task_module(run.task)
     for seed in run.seeds:
         if (BASE, str(seed)) in known:
             continue
         started = time.perf_counter()
         config = replace(module.DEFAULT, seed=seed, **run.changes)
-        saved, _ = module.train(frame[frame["split"] != "test"], base=load_pretrained(BASE), config=config, **run.options)
-        seconds = time.perf_counter() - started
-        scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
-        size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written
-        about = {"model": BASE, "seed": seed, "train_seconds": seconds, "num_parameters": saved.model.count_params(), "size_bytes": size}
-        _keep(scores.metrics, shared | about, run)
+        rows = frame[frame["split"] != "test"]
+        beside = hasattr(module, "add_ngrams")
+        options = run.options | ({"ngrams": False} if beside else {})
+        saved, _ = module.train(rows, base=load_pretrained(BASE), config=config, **options)
+        measured = {BASE: (saved, time.perf_counter() - started)}
+        if beside:
+            mixed = module.add_ngrams(saved, rows, balanced=config.balanced, seed=seed)
+            measured = {f"{BASE} + n-grams": (mixed, time.perf_counter() - started)} | measured  # the one asked for above comes last
+        for model, (saved, seconds) in measured.items():
+            scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
+            size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written
+            about = {"model": model, "seed": seed, "train_seconds": seconds}
+            about |= {"num_parameters": saved.model.count_params(), "size_bytes": size}
+            _keep(scores.metrics, shared | about, run)
         keras.backend.clear_session()
         gc.collect()
 

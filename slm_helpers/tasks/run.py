@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import inspect
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import IO, Any
 
 from slm_helpers.backend import keras
 from slm_helpers.checks import check_choice
-from slm_helpers.data import SPLITS, clean_row, load_dataset, make_splits
+from slm_helpers.data import OPTIONAL, SPLITS, clean_row, load_dataset, make_splits
 from slm_helpers.files import atomic_write, check_writable, file_format, read_rows
 from slm_helpers.models import SavedModel, check_replaceable, load_model, read_config, save_model
 from slm_helpers.progress import ProgressLine
@@ -46,6 +47,7 @@ def finetune(
     encoding: str = "utf-8",
     seed: int = 42,
     changes: dict[str, Any] | None = None,
+    ngrams: bool = True,
 ) -> dict[str, Any]:
     """Fine-tune on files or named sets and write a model folder with its scores.
 
@@ -60,17 +62,22 @@ def finetune(
         encoding: Of the files.
         seed: Of splits, order and weights.
         changes: Settings of `FinetuneConfig` other than the task's own.
+        ngrams: Put a linear model on n-grams beside the network, where the task knows how to; else the network has to do alone.
 
     Returns:
         task, model, rows (of train), seconds (of training), split, metrics: what `slm finetune --json` prints.
     """
     module = task_module(task)
+    if not ngrams and "ngrams" not in inspect.signature(module.train).parameters:
+        raise ValueError(f"The task {task} has no n-grams beside its network; leave --no-ngrams out.")
     check_replaceable(out)
     check_writable(out.parent)
     frame = load_parts(task, train=train, valid=valid, test=test, columns=columns, encoding=encoding, seed=seed)
+    if hasattr(module, "check_rows"):
+        module.check_rows(frame)  # before the time of training is spent, and of test too
     config = replace(module.DEFAULT, seed=seed, **(changes or {}))
     started = time.perf_counter()
-    saved, history = module.train(frame[frame["split"] != "test"], base=base, config=config)
+    saved, history = module.train(frame[frame["split"] != "test"], base=base, config=config, **({} if ngrams else {"ngrams": False}))
     seconds = time.perf_counter() - started
     # Published in half precision, so that is what is scored.
     saved.model.set_weights([weight.astype("float16").astype("float32") for weight in saved.model.get_weights()])
@@ -143,6 +150,8 @@ def predict(
     rows = read_rows(source, encoding=encoding)
     first = next(rows)
     wanted = {name: name for name in module.PREDICT_COLUMNS} | _for_task(saved.task, columns, names=module.PREDICT_COLUMNS)
+    absent = {ours: OPTIONAL[ours] for ours in OPTIONAL if wanted.get(ours) == ours and ours not in first}
+    wanted = {ours: theirs for ours, theirs in wanted.items() if ours not in absent}
     missing = [theirs for theirs in wanted.values() if theirs not in first]
     if missing:
         ours = next(name for name, theirs in wanted.items() if theirs == missing[0])
@@ -166,7 +175,7 @@ def predict(
                         f"{problem['where']}, column {problem['column']!r}: {problem['reason']}. Fill it in, or leave such rows "
                         "without a prediction by --keep-bad."
                     )
-                cleaned.append(None if problem else clean)
+                cleaned.append(None if problem else clean | absent)
             found = iter(module.predict(saved, [row for row in cleaned if row is not None]) if any(cleaned) else [])
             for row, clean in zip(chunk, cleaned, strict=True):
                 write(row | (next(found) if clean is not None else {"prediction": "", "confidence": ""}))

@@ -2,6 +2,7 @@
 its scores and its predictions.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +11,12 @@ from typing import Any
 
 from slm_helpers.backend import keras
 from slm_helpers.data import check_tags
-from slm_helpers.evaluation import legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
+from slm_helpers.evaluation import fit_temperature, legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
 from slm_helpers.finetune import Examples, FinetuneConfig, fit_examples, run_rows, softmax
 from slm_helpers.heads import MAX_CHARACTERS, build_tagger
 from slm_helpers.models import SavedModel, shared_shape, start_from
-from slm_helpers.tasks.common import Evaluation, fit_temperature, starting_tokenizer
+from slm_helpers.ngrams import fit_mixture, fit_ngram_table, hash_words, num_buckets_for
+from slm_helpers.tasks.common import Evaluation, starting_tokenizer
 from slm_helpers.tokenizers import Tokenizer
 
 import numpy as np
@@ -33,13 +35,18 @@ SCRATCH = {"embedding_dim": 128, "units": 192, "head_units": 128}  # of a networ
 _MIN_STEPS = 600  # where rows are few, batches are smaller (8 rows at least), so that about so many steps are made
 _MIN_ENTITIES = 200  # in valid, below which the best caution would be chance
 _CAUTION = (0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5, 2.0, -2.0)  # what the score of O is raised by; the first of equals is taken
+_SHARES = (0.7, 3.0)  # of network and linear model where there is no valid part to tell
+_PENALTY = 0.2  # of the linear model's weights
 DEFAULT = FinetuneConfig(epochs=10, batch_size=32, learning_rate=2e-3, layer_decay=0.7)
 
 
 def train(
-    frame: pd.DataFrame, *, base: SavedModel | None, config: FinetuneConfig = DEFAULT, dropout: float = 0.4
+    frame: pd.DataFrame, *, base: SavedModel | None, config: FinetuneConfig = DEFAULT, dropout: float = 0.4, ngrams: bool = True
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Fine-tune a tagger on the columns tokens, tags (IOB2) and split.
+
+    A recurrent network is trained, and a linear model is fitted to features of the words and their neighbours; the model returned
+    adds their scores, in the shares that tell the tags of valid best.
 
     Args:
         frame: From `load_dataset`; the split valid, if there, chooses the epoch, calibrates the confidence and balances
@@ -47,6 +54,7 @@ def train(
         base: A language model to start from; None starts from random weights with a vocabulary of the training texts.
         config: Settings of the training; its batches are made smaller where rows are few.
         dropout: Share of activations dropped in training.
+        ngrams: Put the linear model beside the network; else the network has to do alone.
 
     Returns:
         The model with its tokeniser, labels (the tags) and settings, and the history of its training.
@@ -54,11 +62,8 @@ def train(
     Raises:
         ValueError: If tags are not well-formed or not as many as tokens, train has no entity, or valid has a tag that train lacks.
     """
-    check_tags(frame)
+    labels = check_rows(frame)
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
-    labels = _labels(parts["train"]["tags"])
-    if "valid" in parts:
-        _check_known(parts["valid"]["tags"], labels, "valid, row", "stands in valid but never in train, which has")
     keras.utils.set_random_seed(config.seed)
     tokenizer = starting_tokenizer(base, parts["train"]["tokens"])
     if base is None:
@@ -70,12 +75,69 @@ def train(
     config = replace(config, batch_size=min(config.batch_size, few))
     history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
     saved = SavedModel(model=model, tokenizer=tokenizer, task="tag", labels=labels)
+    if ngrams:
+        return add_ngrams(saved, frame, balanced=config.balanced, seed=config.seed), history
     if "valid" in parts:
         scores = tag_scores(model, tokenizer, _words(parts["valid"]["tokens"]))
-        codes = _codes(parts["valid"]["tags"], labels)
-        saved.settings["temperature"] = fit_temperature(np.concatenate(scores), np.concatenate(codes))
-        saved.settings["caution"] = _best_caution(scores, codes, labels)
+        _settle(saved, scores, _codes(parts["valid"]["tags"], labels))
     return saved, history
+
+
+def check_rows(frame: pd.DataFrame) -> list[str]:
+    """Return the labels that train has: O and, of each type, B and I.
+
+    Raises:
+        ValueError: If tags are not well-formed or not as many as tokens, train has no entity, or another split has a tag that train lacks.
+    """
+    check_tags(frame)
+    labels = _labels(frame.loc[frame["split"] == "train", "tags"])
+    for split, rows in frame.groupby("split"):
+        _check_known(rows["tags"], labels, f"{split}, row", f"stands in {split} but never in train, which has")
+    return labels
+
+
+def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False, seed: int = 42) -> SavedModel:
+    """Put a linear model on features of each word and its neighbours beside the network of a tagger; `train` does it unless told not to.
+
+    Args:
+        saved: From `train` with ngrams=False; it stays as it is.
+        frame: The rows it was trained on, with the split valid, which tells how much of either to add; without one both get a
+            usual share.
+        balanced: Every tag counts alike in the linear model, however many words have it.
+        seed: Of its solver.
+
+    Returns:
+        A tagger whose score of a tag is the sum of both.
+    """
+    labels = saved.labels
+    num_buckets = num_buckets_for(len(labels))
+    options = {"num_classes": len(labels), "num_buckets": num_buckets, "balanced": balanced, "by_rarity": False}
+    options |= {"penalty": _PENALTY, "seed": seed}
+    parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
+    words = {split: _words(rows["tokens"]) for split, rows in parts.items()}
+    hashed = {split: np.concatenate(hash_words(rows, num_buckets=num_buckets)) for split, rows in words.items()}
+    codes = {split: _codes(rows["tags"], labels) for split, rows in parts.items()}
+    targets = {split: np.concatenate(rows) for split, rows in codes.items()}
+    table, bias = fit_ngram_table(hashed["train"], targets["train"], **options)
+    shares, mixed = _SHARES, []
+    if "valid" in parts:
+        network = np.concatenate(tag_scores(saved.model, saved.tokenizer, words["valid"]))
+        sums = table[hashed["valid"]].sum(axis=1)
+        linear = sums[:, :-1] / np.sqrt(sums[:, -1:]) + bias
+        shares = fit_mixture(network, linear, targets["valid"])
+        mixed = np.split(shares[0] * network + shares[1] * linear, np.cumsum([len(row) for row in words["valid"]])[:-1])
+        # The shares are found; the words of valid serve to learn from too.
+        table, bias = fit_ngram_table(*(np.concatenate([rows["train"], rows["valid"]]) for rows in (hashed, targets)), **options)
+    model = build_tagger(**json.loads(saved.model.recipe)["arguments"] | {"num_buckets": num_buckets})
+    start_from(model, saved.model)
+    kernel, own_bias = saved.model.get_layer("logits").get_weights()
+    table[:, :-1] *= shares[1]
+    model.get_layer("logits").set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
+    model.get_layer("ngram_scores").set_weights([table])
+    both = replace(saved, model=model, settings={"shares": [round(share, 3) for share in shares]})
+    if "valid" in parts:
+        _settle(both, mixed, codes["valid"])
+    return both
 
 
 def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
@@ -125,15 +187,18 @@ def tagger_from_base(base: keras.Model, *, num_tags: int, dropout: float = 0.4) 
 def tag_scores(model: keras.Model, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[np.ndarray]:
     """Return the logits of each sentence's words, shape (words, num_tags); sentences may be of any length."""
     pieces = [(row, *piece) for row, words in enumerate(sentences) for piece in _pieces(len(words))]
-    inputs = encode_sentences(tokenizer, [sentences[row][start:stop] for row, start, stop, _, _ in pieces])
+    num_buckets = model.get_layer("ngram_scores").num_buckets if len(model.inputs) > 3 else 0
+    inputs = encode_sentences(tokenizer, [sentences[row][start:stop] for row, start, stop, _, _ in pieces], num_buckets=num_buckets)
     found: list[list[np.ndarray]] = [[] for _ in sentences]
     for (row, start, _, first, last), scores in zip(pieces, run_rows(model, inputs, along="word_ends", batch_size=64), strict=True):
         found[row].append(scores[first - start : last - start])
     return [np.concatenate(parts) for parts in found]
 
 
-def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> dict[str, list[np.ndarray]]:
-    """Return what a tagger reads of each sentence: token_ids, with <end> first, word_ends and characters, see `build_tagger`."""
+def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, num_buckets: int = 0) -> dict[str, list[np.ndarray]]:
+    """Return what a tagger reads of each sentence, see `build_tagger`: token_ids, with <end> first, word_ends and characters; with
+    `num_buckets` hashed features too.
+    """
     spaced = [_with_spaces(words) for words in sentences]
     known = list(dict.fromkeys(chain.from_iterable(spaced)))
     tokens = {word: _without_middle(ids, _MAX_PIECES) for word, ids in zip(known, tokenizer.encode_batch(known), strict=True)}
@@ -144,7 +209,15 @@ def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -
         inputs["token_ids"].append(np.concatenate([np.array([tokenizer.end_id], dtype="int32"), *ids]))
         inputs["word_ends"].append(np.cumsum([len(part) for part in ids], dtype="int32"))
         inputs["characters"].append(np.stack([spellings[word] for word in words]))
+    if num_buckets:
+        inputs["features"] = hash_words(sentences, num_buckets=num_buckets)
     return inputs
+
+
+def _settle(saved: SavedModel, scores: list[np.ndarray], codes: list[np.ndarray]) -> None:
+    """Note the temperature and the caution that suit the scores of valid best."""
+    saved.settings["temperature"] = fit_temperature(np.concatenate(scores), np.concatenate(codes))
+    saved.settings["caution"] = _best_caution(scores, codes, saved.labels)
 
 
 def _best(saved: SavedModel, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
