@@ -1,10 +1,14 @@
 """Hashed n-grams, the linear model on them, and its place beside a network."""
 
+from dataclasses import replace
+
 from slm_helpers.backend import keras
 from slm_helpers.layers import NgramScores
 from slm_helpers.ngrams import MAX_NGRAMS, fit_mixture, fit_ngram_table, hash_ngrams, num_buckets_for
+from slm_helpers.tasks import classify
 
 import numpy as np
+import pandas as pd
 import pytest
 
 
@@ -72,3 +76,16 @@ def test_a_mixture_trusts_the_better_part():
     assert fit_mixture(noise, good, targets)[1] == pytest.approx(first, abs=0.01)
     sure = np.eye(3)[targets] * 5.0
     assert max(fit_mixture(sure, sure, targets)) <= 30
+
+
+def test_valid_is_kept_out_where_it_is_still_needed():
+    rows = [(f"{word} {i}", label) for i in range(30) for word, label in (("sun", "day"), ("owl", "night"))]
+    frame = pd.DataFrame(rows, columns=["text", "label"]).assign(split="train")
+    secret = pd.DataFrame([("zebra", "night")] * 4 + [("sun", "day"), ("owl", "night")] * 4, columns=["text", "label"]).assign(
+        split="valid"
+    )
+    frame = pd.concat([frame, secret], ignore_index=True)
+    alone, _ = classify.train(frame, base=None, config=replace(classify.DEFAULT, epochs=1), ngrams=False)
+    id_of = hash_ngrams(["zebra"], num_buckets=num_buckets_for(2))[0][0]
+    tables = [classify.add_ngrams(alone, frame, keep_valid=keep).model.get_layer("ngram_scores").get_weights()[0] for keep in (True, False)]
+    assert np.allclose(tables[0][id_of, :-1], 0) and tables[1][id_of, 1] > 0

@@ -12,7 +12,7 @@ from slm_helpers.finetune import FinetuneConfig
 from slm_helpers.heads import MAX_CHARACTERS, NUM_CHARACTERS, build_tagger
 from slm_helpers.layers import ReverseWords, WordMeans, WordSpelling, WordStates
 from slm_helpers.models import SavedModel, build_language_model, load_model, save_model
-from slm_helpers.ngrams import NUM_WORD_FEATURES, hash_words, word_features
+from slm_helpers.ngrams import NUM_WORD_FEATURES, fit_ngram_table, hash_words, word_features
 from slm_helpers.tasks import public, tag
 from slm_helpers.tokenizers import train_bpe_tokenizer
 
@@ -280,6 +280,20 @@ def test_add_ngrams_mixes_in_the_shares_and_leaves_the_network_as_it_is():
     test = toy_rows(40, seed=5)
     f1 = [tag.evaluate(saved, test).metrics["value"].iloc[0] for saved in (alone, both)]
     assert f1[1] > 0.9 > f1[0]  # after one epoch the network knows little, the linear model all
+
+
+def test_valid_is_learned_from_unless_it_has_to_be_scored():
+    frame = pd.concat([toy_rows(30).assign(split="train"), toy_rows(10, seed=1).assign(split="valid")], ignore_index=True)
+    base = small_base(frame["tokens"])
+    alone = SavedModel(tag.tagger_from_base(base.model, num_tags=5), base.tokenizer, labels=LABELS)
+    train = frame[frame["split"] == "train"]
+    hashed = np.concatenate(hash_words([row.split(" ") for row in train["tokens"]], num_buckets=1 << 17))
+    codes = np.concatenate(tag._codes(train["tags"], LABELS))
+    wanted, _ = fit_ngram_table(hashed, codes, num_classes=5, num_buckets=1 << 17, by_rarity=False, penalty=tag._PENALTY)
+    for keep in (True, False):
+        table = tag.add_ngrams(alone, frame, keep_valid=keep).model.get_layer("ngram_scores").get_weights()[0][:, :-1]
+        off = np.abs(table / table.max() - wanted[:, :-1] / wanted[:, :-1].max()).max()  # but for the share
+        assert (off < 1e-4) == keep
 
 
 def test_without_valid_both_get_their_usual_share():

@@ -66,11 +66,7 @@ def train(
         saved, history = _train_facts(parts, base=base, config=config, dropout=dropout)
     else:
         saved, history = _train_reader(parts, base=base, config=config, dropout=dropout, num_cloze=num_cloze, features=features)
-    if "valid" in parts:
-        guesses, probs = _answers(saved, parts["valid"].to_dict("records"))
-        right = exact_matches(parts["valid"]["answer"].tolist(), guesses)
-        saved.settings["confidence"] = fit_confidence(probs, right)
-    return saved, history
+    return _with_confidence(saved, parts["valid"]) if "valid" in parts else saved, history
 
 
 def check_rows(frame: pd.DataFrame) -> None:
@@ -97,20 +93,23 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
     """
     answers = frame["answer"].tolist()
     guesses, _ = _answers(saved, frame.to_dict("records"))
-    scores = pd.DataFrame({"exact_match": exact_matches(answers, guesses), "token_f1": token_f1_scores(answers, guesses)})
-    columns = {"exact_match": scores["exact_match"], "token_f1": scores["token_f1"]}
-    none = np.array([not answer for answer in answers])
-    if none.any() and not none.all():
-        columns["no_answer_recall"] = scores["exact_match"][none]
-    metrics = pd.DataFrame(
-        [(name, values.mean(), *mean_interval(values)) for name, values in columns.items()],
-        columns=["metric", "value", "ci_low", "ci_high"],
-    )
     tables = {}
     if "kind" in frame:
+        scores = pd.DataFrame({"exact_match": exact_matches(answers, guesses), "token_f1": token_f1_scores(answers, guesses)})
         kinds = scores.groupby(frame["kind"].to_numpy())
         tables["kinds"] = kinds.mean().assign(rows=kinds.size()).rename_axis("kind").reset_index()
-    return Evaluation(rows=len(frame), metrics=metrics, tables=tables)
+    return Evaluation(rows=len(frame), metrics=answer_table(answers, guesses), tables=tables)
+
+
+def answer_table(answers: Sequence[str], predictions: Sequence[str]) -> pd.DataFrame:
+    """Return exact_match, token_f1 and, where some questions have no answer, no_answer_recall: metric, value, ci_low, ci_high."""
+    exact = exact_matches(answers, predictions)
+    columns = {"exact_match": exact, "token_f1": token_f1_scores(answers, predictions)}
+    none = np.array([not answer for answer in answers])
+    if none.any() and not none.all():
+        columns["no_answer_recall"] = exact[none]
+    rows = [(name, values.mean(), *mean_interval(values)) for name, values in columns.items()]
+    return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high"])
 
 
 def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
@@ -119,6 +118,15 @@ def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str,
     slope, shift = saved.settings.get("confidence", (1.0, 0.0))
     confidence = 1 / (1 + np.exp(-(slope * _logit(probs) + shift)))
     return [{"prediction": guess, "confidence": round(float(p), 4)} for guess, p in zip(guesses, confidence, strict=True)]
+
+
+def network_alone(saved: SavedModel, valid: pd.DataFrame) -> SavedModel:
+    """Return a reader without the features beside it, for comparison; the rows of valid tell anew when it had better not answer."""
+    rows = valid.to_dict("records")
+    settings = saved.settings | {"span_weights": None, "none_weights": None, "shares": SHARES_ALONE}
+    alone = replace(saved, settings=settings)
+    settings["shares"] = fit_shares(score_spans(alone, rows), rows, start=SHARES_ALONE)
+    return _with_confidence(alone, valid)
 
 
 def fit_confidence(probs: np.ndarray, right: np.ndarray) -> tuple[float, float]:
@@ -214,6 +222,13 @@ def _train_facts(
     valid = (ids["valid"], codes["valid"]) if "valid" in ids else (None, None)
     history = fit_classifier(model, ids["train"], codes["train"], *valid, config=config)
     return SavedModel(model=model, tokenizer=tokenizer, task="answer", labels=labels, settings={"form": "facts"}), history
+
+
+def _with_confidence(saved: SavedModel, valid: pd.DataFrame) -> SavedModel:
+    """Fit to valid how sure a model may be of its answers."""
+    guesses, probs = _answers(saved, valid.to_dict("records"))
+    saved.settings["confidence"] = fit_confidence(probs, exact_matches(valid["answer"].tolist(), guesses))
+    return saved
 
 
 def _answers(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> tuple[list[str], np.ndarray]:

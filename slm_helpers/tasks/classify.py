@@ -43,6 +43,7 @@ def train(
     dropout: float = 0.3,
     max_tokens: int = MAX_TOKENS,
     ngrams: bool = True,
+    keep_valid: bool = False,
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Fine-tune a classifier on the columns text, label and split.
 
@@ -57,6 +58,7 @@ def train(
         dropout: Share of activations dropped in training.
         max_tokens: Tokens of a text that the network reads; longer texts lose their middle.
         ngrams: Put the linear model beside the network; else the network has to do alone.
+        keep_valid: Keep the rows of valid from the linear model, which else learns from them in the end; see `add_ngrams`.
 
     Returns:
         The model with its tokeniser, labels and settings, and the history of its training.
@@ -91,7 +93,9 @@ def train(
     saved.settings |= {"max_tokens": max_tokens, "head_only": head_only}
     if "valid" in parts:
         saved.settings["temperature"] = fit_temperature(text_scores(saved, parts["valid"]["text"].tolist()), codes["valid"])
-    return (add_ngrams(saved, frame, balanced=config.balanced, seed=config.seed) if ngrams else saved), history
+    if ngrams:
+        saved = add_ngrams(saved, frame, balanced=config.balanced, keep_valid=keep_valid, seed=config.seed)
+    return saved, history
 
 
 def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
@@ -131,7 +135,7 @@ def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str,
     ]
 
 
-def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False, seed: int = 42) -> SavedModel:
+def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False, keep_valid: bool = False, seed: int = 42) -> SavedModel:
     """Put a linear model on the n-grams of texts beside the network of a classifier; `train` does it unless told not to.
 
     Args:
@@ -139,6 +143,8 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
         frame: The rows it was trained on, with the split valid, which tells how much of either to add; without one both get a
             usual share.
         balanced: Every class counts alike in the linear model, however many rows it has.
+        keep_valid: Do without the rows of valid in the end. Else the linear model learns from them too once the shares are found, and
+            a score on valid says nothing any more.
         seed: Of its solver.
 
     Returns:
@@ -158,7 +164,7 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
         linear = keras.Model(model.inputs[1], model.get_layer("ngram_scores").output)
         scores = np.stack(run_rows(linear, {"ngrams": hashed["valid"]})) + bias
         shares = fit_mixture(text_scores(saved, parts["valid"]["text"].tolist()), scores, codes["valid"])
-        # The shares are found; the rows of valid serve to learn from too.
+    if "valid" in parts and not keep_valid:  # the shares are found; the rows of valid serve to learn from too
         table, bias = fit_ngram_table(hashed["train"] + hashed["valid"], np.concatenate([codes["train"], codes["valid"]]), **options)
     start_from(model, saved.model)
     kernel, own_bias = saved.model.get_layer("logits").get_weights()

@@ -17,7 +17,9 @@ from slm_helpers.baselines import LinearTagger, build_tfidf_classifier
 from slm_helpers.data import load_dataset
 from slm_helpers.evaluation import score_table, tag_table
 from slm_helpers.models import load_pretrained
+from slm_helpers.question_baselines import NearestQuestion, SpanBaseline
 from slm_helpers.results import read_results, write_results
+from slm_helpers.tasks.answer import answer_table
 from slm_helpers.tasks.common import Evaluation
 from slm_helpers.tasks.run import task_module
 
@@ -27,6 +29,7 @@ import pandas as pd
 OUT_OF_SCOPE = "oos"
 BASE = "slm-base-en"
 LINEAR_TAGGER = "linear tagger"
+QUESTION_BASELINES = ("nearest question", "log-linear model of spans")  # without and with a passage
 BASELINES = {"TF-IDF + linear SVM": "svm", "TF-IDF + logistic regression": "logreg"}
 
 
@@ -56,6 +59,8 @@ RUNS = {
     "conll2003_en": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
     "wnut17": PublicRun(task="tag", metric="entity_f1"),
     "conll2002_es": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
+    "xquad_en": PublicRun(task="answer", metric="exact_match", seeds=(42,)),
+    "webquestions": PublicRun(task="answer", metric="exact_match", seeds=(42,)),  # the first of several right answers counts
 }
 
 
@@ -81,6 +86,16 @@ def measure(name: str, run: PublicRun) -> None:
         seconds = time.perf_counter() - started
         scores = tag_table(tags["test"], fitted.predict(words["test"]))
         _keep(scores, shared | {"model": LINEAR_TAGGER, "seed": 42, "train_seconds": seconds}, run)
+    asked = ["context", "question"] if run.task == "answer" and frame["context"].any() else ["question"]
+    question_model = QUESTION_BASELINES[len(asked) == 2]
+    if run.task == "answer" and (question_model, "42") not in known:
+        started = time.perf_counter()
+        fitted = SpanBaseline() if len(asked) == 2 else NearestQuestion()
+        fitted.fit(*(rows_of["train"][column].tolist() for column in (*asked, "answer")))
+        seconds = time.perf_counter() - started
+        guesses = fitted.predict(*(rows_of["test"][column].tolist() for column in asked))
+        scores = answer_table(rows_of["test"]["answer"].tolist(), guesses)
+        _keep(scores, shared | {"model": question_model, "seed": 42, "train_seconds": seconds}, run)
     module = task_module(run.task)
     for seed in run.seeds:
         if (BASE, str(seed)) in known:
@@ -95,6 +110,9 @@ def measure(name: str, run: PublicRun) -> None:
         if beside:
             mixed = module.add_ngrams(saved, rows, balanced=config.balanced, seed=seed)
             measured = {f"{BASE} + n-grams": (mixed, time.perf_counter() - started)} | measured  # the one asked for above comes last
+        if run.task == "answer" and saved.settings["form"] == "span":
+            alone = module.network_alone(saved, rows_of["valid"])
+            measured = {f"{BASE} + features": measured[BASE], BASE: (alone, measured[BASE][1])}
         for model, (saved, seconds) in measured.items():
             scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
             size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written

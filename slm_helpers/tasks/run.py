@@ -76,12 +76,15 @@ def finetune(
     if hasattr(module, "check_rows"):
         module.check_rows(frame)  # before the time of training is spent, and of test too
     config = replace(module.DEFAULT, seed=seed, **(changes or {}))
+    split = "test" if (frame["split"] == "test").any() else "valid"
+    options = {} if ngrams else {"ngrams": False}
+    if split == "valid" and "keep_valid" in inspect.signature(module.train).parameters:
+        options["keep_valid"] = True  # what was learned from cannot be scored
     started = time.perf_counter()
-    saved, history = module.train(frame[frame["split"] != "test"], base=base, config=config, **({} if ngrams else {"ngrams": False}))
+    saved, history = module.train(frame[frame["split"] != "test"], base=base, config=config, **options)
     seconds = time.perf_counter() - started
     # Published in half precision, so that is what is scored.
     saved.model.set_weights([weight.astype("float16").astype("float32") for weight in saved.model.get_weights()])
-    split = "test" if (frame["split"] == "test").any() else "valid"
     held_out = frame[frame["split"] == split]
     scores = module.evaluate(saved, held_out) if len(held_out) else None
     num_rows = int((frame["split"] == "train").sum())

@@ -35,13 +35,19 @@ SCRATCH = {"embedding_dim": 128, "units": 192, "head_units": 128}  # of a networ
 _MIN_STEPS = 600  # where rows are few, batches are smaller (8 rows at least), so that about so many steps are made
 _MIN_ENTITIES = 200  # in valid, below which the best caution would be chance
 _CAUTION = (0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5, 2.0, -2.0)  # what the score of O is raised by; the first of equals is taken
-_SHARES = (0.7, 3.0)  # of network and linear model where there is no valid part to tell
+_SHARES = (0.6, 2.0)  # of network and linear model where there is no valid part to tell
 _PENALTY = 0.2  # of the linear model's weights
 DEFAULT = FinetuneConfig(epochs=10, batch_size=32, learning_rate=2e-3, layer_decay=0.7)
 
 
 def train(
-    frame: pd.DataFrame, *, base: SavedModel | None, config: FinetuneConfig = DEFAULT, dropout: float = 0.4, ngrams: bool = True
+    frame: pd.DataFrame,
+    *,
+    base: SavedModel | None,
+    config: FinetuneConfig = DEFAULT,
+    dropout: float = 0.4,
+    ngrams: bool = True,
+    keep_valid: bool = False,
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Fine-tune a tagger on the columns tokens, tags (IOB2) and split.
 
@@ -55,6 +61,7 @@ def train(
         config: Settings of the training; its batches are made smaller where rows are few.
         dropout: Share of activations dropped in training.
         ngrams: Put the linear model beside the network; else the network has to do alone.
+        keep_valid: Keep the rows of valid from the linear model, which else learns from them in the end; see `add_ngrams`.
 
     Returns:
         The model with its tokeniser, labels (the tags) and settings, and the history of its training.
@@ -76,7 +83,7 @@ def train(
     history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
     saved = SavedModel(model=model, tokenizer=tokenizer, task="tag", labels=labels)
     if ngrams:
-        return add_ngrams(saved, frame, balanced=config.balanced, seed=config.seed), history
+        return add_ngrams(saved, frame, balanced=config.balanced, keep_valid=keep_valid, seed=config.seed), history
     if "valid" in parts:
         scores = tag_scores(model, tokenizer, _words(parts["valid"]["tokens"]))
         _settle(saved, scores, _codes(parts["valid"]["tags"], labels))
@@ -96,7 +103,7 @@ def check_rows(frame: pd.DataFrame) -> list[str]:
     return labels
 
 
-def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False, seed: int = 42) -> SavedModel:
+def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False, keep_valid: bool = False, seed: int = 42) -> SavedModel:
     """Put a linear model on features of each word and its neighbours beside the network of a tagger; `train` does it unless told not to.
 
     Args:
@@ -104,6 +111,8 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
         frame: The rows it was trained on, with the split valid, which tells how much of either to add; without one both get a
             usual share.
         balanced: Every tag counts alike in the linear model, however many words have it.
+        keep_valid: Do without the rows of valid in the end. Else the linear model learns from them too once the shares are found, and
+            a score on valid says nothing any more.
         seed: Of its solver.
 
     Returns:
@@ -126,7 +135,7 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
         linear = sums[:, :-1] / np.sqrt(sums[:, -1:]) + bias
         shares = fit_mixture(network, linear, targets["valid"])
         mixed = np.split(shares[0] * network + shares[1] * linear, np.cumsum([len(row) for row in words["valid"]])[:-1])
-        # The shares are found; the words of valid serve to learn from too.
+    if "valid" in parts and not keep_valid:  # the shares are found; the words of valid serve to learn from too
         table, bias = fit_ngram_table(*(np.concatenate([rows["train"], rows["valid"]]) for rows in (hashed, targets)), **options)
     model = build_tagger(**json.loads(saved.model.recipe)["arguments"] | {"num_buckets": num_buckets})
     start_from(model, saved.model)
