@@ -145,7 +145,7 @@ def test_unanswerable_question_keeps_its_empty_answer(write):
 def test_questions_and_answers_need_no_passage_and_no_place(write):
     frame = load_dataset(write("q.csv", "question,reply\n" + "".join(f"Where is the {word}?,here\n" for word in WORDS)), answer="reply")
     assert set(frame["context"]) == {""} and set(frame["answer_start"]) == {-1}
-    rows = "".join(f"The {word} is here.,Where?,here,{9 + len(word)}\n" for word in WORDS)
+    rows = "".join(f"The {word} is here.,Where?,here,{8 + len(word)}\n" for word in WORDS)
     frame = load_dataset(write("p.csv", "context,question,answer,place\n" + rows), answer_start="place")
     assert all(row.context[row.answer_start :] == "here." for row in frame.itertuples()) and frame["answer_start"].dtype == np.int64
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from slm_helpers.backend import keras
 from slm_helpers.evaluation import exact_matches, mean_interval, token_f1_scores
-from slm_helpers.finetune import FinetuneConfig, encode_texts, fit_examples, run_rows, softmax
+from slm_helpers.finetune import FinetuneConfig, encode_texts, fit_examples, softmax
 from slm_helpers.heads import build_reader
 from slm_helpers.models import SavedModel, build_text_classifier, shared_shape, start_from
-from slm_helpers.tasks.classify import classifier_from_base, fit_classifier
+from slm_helpers.tasks import classify
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.tasks.common import Evaluation, starting_tokenizer
 from slm_helpers.tasks.reading import NUM_FEATURES, Reading, answer_examples, warn_of
@@ -37,9 +37,9 @@ def train(
     """Learn to answer from the columns context, question, answer, answer_start and split.
 
     With passages the model learns to find the span of the answer, after a first round on questions made of the training passages
-    themselves: a sentence with a gap is the question and what stood there the answer (Dhingra et al. 2018). A log-linear model of
-    simple features is fitted beside it; the score of a span is the sum of both, in the shares that tell the answers of valid best.
-    Where all contexts are empty it learns the training answers by heart and chooses among them.
+    themselves: a sentence with a gap is the question and what stood there the answer (Dhingra et al. 2018). Where all contexts are
+    empty it learns the training answers by heart and chooses among them. A linear model is fitted beside the network, see
+    `add_features`; the score of an answer is the sum of both, in the shares that tell the answers of valid best.
 
     Args:
         frame: From `load_dataset`; the split valid, if there, chooses the epoch and calibrates the confidence.
@@ -47,7 +47,7 @@ def train(
         config: Settings of the training.
         dropout: Share of activations dropped in training.
         num_cloze: Questions made of the training passages; 0 for none.
-        features: Put the log-linear model beside the network; else the network has to do alone.
+        features: Put the linear model beside the network; else the network has to do alone.
 
     Returns:
         The model with its tokeniser, labels (the known answers, where there are no passages) and settings, and the history of
@@ -65,8 +65,27 @@ def train(
     if (frame["context"] == "").all():
         saved, history = _train_facts(parts, base=base, config=config, dropout=dropout)
     else:
-        saved, history = _train_reader(parts, base=base, config=config, dropout=dropout, num_cloze=num_cloze, features=features)
-    return _with_confidence(saved, parts["valid"]) if "valid" in parts else saved, history
+        saved, history = _train_reader(parts, base=base, config=config, dropout=dropout, num_cloze=num_cloze)
+    if features:
+        return add_features(saved, frame, seed=config.seed), history
+    return _with_confidence(saved, parts.get("valid")), history
+
+
+def add_features(saved: SavedModel, frame: pd.DataFrame, *, seed: int = 42) -> SavedModel:
+    """Put a linear model beside the network of `train`: of features of spans, or without passages of n-grams of the question.
+
+    Args:
+        saved: From `train` with features=False; it stays as it is.
+        frame: The rows it was trained on; the split valid, if there, tells how much of either to add.
+        seed: Of the linear model.
+    """
+    parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
+    if saved.settings["form"] == "facts":
+        known = frame[frame["answer"].isin(saved.labels)]
+        rows = pd.DataFrame({"text": known["question"], "label": known["answer"], "split": known["split"]})
+        return _with_confidence(classify.add_ngrams(saved, rows, keep_valid=True, seed=seed), parts.get("valid"))
+    settings = saved.settings | fit_span_model(saved.tokenizer, parts["train"], seed=seed) | {"shares": SHARES}
+    return _with_confidence(_with_shares(replace(saved, settings=settings), parts.get("valid")), parts.get("valid"))
 
 
 def check_rows(frame: pd.DataFrame) -> None:
@@ -120,15 +139,6 @@ def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str,
     return [{"prediction": guess, "confidence": round(float(p), 4)} for guess, p in zip(guesses, confidence, strict=True)]
 
 
-def network_alone(saved: SavedModel, valid: pd.DataFrame) -> SavedModel:
-    """Return a reader without the features beside it, for comparison; the rows of valid tell anew when it had better not answer."""
-    rows = valid.to_dict("records")
-    settings = saved.settings | {"span_weights": None, "none_weights": None, "shares": SHARES_ALONE}
-    alone = replace(saved, settings=settings)
-    settings["shares"] = fit_shares(score_spans(alone, rows), rows, start=SHARES_ALONE)
-    return _with_confidence(alone, valid)
-
-
 def fit_confidence(probs: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Return slope and shift so that sigmoid(slope * logit(probability) + shift) tells how often a prediction is right.
 
@@ -168,7 +178,7 @@ def reader_from_base(base: keras.Model, *, dropout: float = 0.4) -> keras.Model:
 
 
 def _train_reader(
-    parts: dict[str, pd.DataFrame], *, base: SavedModel | None, config: FinetuneConfig, dropout: float, num_cloze: int, features: bool
+    parts: dict[str, pd.DataFrame], *, base: SavedModel | None, config: FinetuneConfig, dropout: float, num_cloze: int
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Train a network that finds spans."""
     contexts = list(dict.fromkeys(parts["train"]["context"]))
@@ -188,17 +198,10 @@ def _train_reader(
         histories.append(fit_examples(model, cloze, None, config=first))
     second = replace(config, max_seconds=config.max_seconds * 2 / 3) if histories else config
     histories.append(fit_examples(model, train, valid, config=second))
-    settings = {"form": "span", "no_answer": bool((parts["train"]["answer"] == "").any())}
-    if features:
-        settings |= fit_span_model(tokenizer, parts["train"], seed=config.seed)
-    else:
-        settings |= {"max_words": longest_answer(parts["train"])}
-    settings["shares"] = SHARES if features else SHARES_ALONE
+    settings = {"form": "span", "no_answer": bool((parts["train"]["answer"] == "").any()), "shares": SHARES_ALONE}
+    settings["max_words"] = longest_answer(parts["train"])
     saved = SavedModel(model=model, tokenizer=tokenizer, task="answer", settings=settings)
-    if "valid" in parts:
-        records = parts["valid"].to_dict("records")
-        settings["shares"] = fit_shares(score_spans(saved, records), records, start=settings["shares"])
-    return saved, histories[-1]
+    return _with_shares(saved, parts.get("valid")), histories[-1]
 
 
 def _train_facts(
@@ -214,21 +217,32 @@ def _train_facts(
     if base is None:
         model = build_text_classifier(tokenizer.vocab_size, num_classes=len(labels), dropout=dropout, **SCRATCH)
     else:
-        model = classifier_from_base(base.model, num_classes=len(labels), dropout=dropout)
+        model = classify.classifier_from_base(base.model, num_classes=len(labels), dropout=dropout)
     if "valid" in rows:  # what nobody can know says nothing about when to stop
         rows["valid"] = rows["valid"][rows["valid"]["answer"].isin(labels)]
     ids = {split: encode_texts(tokenizer, part["question"].tolist()) for split, part in rows.items() if len(part)}
     codes = {split: part["answer"].map({label: i for i, label in enumerate(labels)}).to_numpy() for split, part in rows.items()}
     valid = (ids["valid"], codes["valid"]) if "valid" in ids else (None, None)
-    history = fit_classifier(model, ids["train"], codes["train"], *valid, config=config)
+    history = classify.fit_classifier(model, ids["train"], codes["train"], *valid, config=config)
     return SavedModel(model=model, tokenizer=tokenizer, task="answer", labels=labels, settings={"form": "facts"}), history
 
 
-def _with_confidence(saved: SavedModel, valid: pd.DataFrame) -> SavedModel:
+def _with_shares(saved: SavedModel, valid: pd.DataFrame | None) -> SavedModel:
+    """Fit to valid how much of network and features to add, and what to add for no answer."""
+    if valid is None:
+        return saved
+    rows = valid.to_dict("records")
+    shares = fit_shares(score_spans(saved, rows), rows, start=saved.settings["shares"])
+    return replace(saved, settings=saved.settings | {"shares": shares})
+
+
+def _with_confidence(saved: SavedModel, valid: pd.DataFrame | None) -> SavedModel:
     """Fit to valid how sure a model may be of its answers."""
+    if valid is None:
+        return saved
     guesses, probs = _answers(saved, valid.to_dict("records"))
-    saved.settings["confidence"] = fit_confidence(probs, exact_matches(valid["answer"].tolist(), guesses))
-    return saved
+    confidence = fit_confidence(probs, exact_matches(valid["answer"].tolist(), guesses))
+    return replace(saved, settings=saved.settings | {"confidence": confidence})
 
 
 def _answers(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
@@ -244,8 +258,7 @@ def _answers(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> tuple[list[st
     if not len(rows):
         return [], np.zeros(0)
     if facts:
-        ids = encode_texts(saved.tokenizer, [row["question"] for row in rows])
-        probs = softmax(np.stack(run_rows(saved.model, {"token_ids": ids})).astype("float64"))
+        probs = softmax(classify.text_scores(saved, [row["question"] for row in rows]).astype("float64"))
         return [saved.labels[best] for best in probs.argmax(axis=1)], probs.max(axis=1)
     return best_answers(saved, rows)
 

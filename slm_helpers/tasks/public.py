@@ -104,15 +104,15 @@ def measure(name: str, run: PublicRun) -> None:
         config = replace(module.DEFAULT, seed=seed, **run.changes)
         rows = frame[frame["split"] != "test"]
         beside = hasattr(module, "add_ngrams")
-        options = run.options | ({"ngrams": False} if beside else {})
+        options = run.options | ({"ngrams": False} if beside else {"features": False} if run.task == "answer" else {})
         saved, _ = module.train(rows, base=load_pretrained(BASE), config=config, **options)
         measured = {BASE: (saved, time.perf_counter() - started)}
         if beside:
             mixed = module.add_ngrams(saved, rows, balanced=config.balanced, seed=seed)
             measured = {f"{BASE} + n-grams": (mixed, time.perf_counter() - started)} | measured  # the one asked for above comes last
-        if run.task == "answer" and saved.settings["form"] == "span":
-            alone = module.network_alone(saved, rows_of["valid"])
-            measured = {f"{BASE} + features": measured[BASE], BASE: (alone, measured[BASE][1])}
+        if run.task == "answer":
+            mixed = module.add_features(saved, rows, seed=seed)
+            measured = {f"{BASE} + features": (mixed, time.perf_counter() - started)} | measured
         for model, (saved, seconds) in measured.items():
             scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
             size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written

@@ -108,7 +108,8 @@ def fit_shares(scores: Sequence[SpanScores], rows: Sequence[dict[str, Any]], *, 
 
 def log_probs(found: SpanScores, shares: Sequence[float]) -> np.ndarray:
     """Return the log-probability of each span and, last, of no answer."""
-    scores = np.append(shares[0] * found.network + shares[1] * found.features, shares[1] * found.none + shares[2])
+    none = shares[1] * found.none + shares[2] if np.isfinite(found.none) else -np.inf
+    scores = np.append(shares[0] * found.network + shares[1] * found.features, none)
     return scores - np.logaddexp.reduce(scores)
 
 
