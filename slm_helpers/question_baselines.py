@@ -45,7 +45,7 @@ class SpanBaseline:
                 right[:] = [context[words.places[a, 0] : words.places[b, 1]] == answer for a, b in zip(first, last, strict=True)]
             if not len(first) or bool(answer) != right.any():
                 continue
-            picked = np.union1d(np.flatnonzero(right), rng.choice(len(right), min(150, len(right)), replace=False))
+            picked = np.union1d(np.flatnonzero(right), rng.choice(len(right), min(100, len(right)), replace=False))
             described = self._describe(words, asked)
             spans, none = self._features(described, first[picked], last[picked]), described["none"]
             rows.append(np.block([[spans, np.zeros((len(spans), len(none)))], [np.zeros(spans.shape[1]), none]]))
@@ -206,4 +206,4 @@ def _fit_choice(rows: list[np.ndarray], targets: list[np.ndarray], *, penalty: f
         value = np.log(totals / np.maximum(hits, 1e-300)).sum() + penalty / 2 * (weights @ weights)
         return value, slope + penalty * weights
 
-    return minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 150}).x / scale
+    return minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 100}).x / scale
