@@ -134,6 +134,17 @@ def fit_ngram_table(
     return table, full_bias
 
 
+def ngram_scores(table: np.ndarray, ngrams: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what `slm_helpers.layers.NgramScores` gives each class, without a bias: shape (num_rows, num_classes).
+
+    Args:
+        table: From `fit_ngram_table`.
+        ngrams: As given to it; rows may differ in length.
+    """
+    sums = np.stack([table[ids].sum(axis=0) for ids in ngrams])
+    return sums[:, :-1] / np.sqrt(np.maximum(sums[:, -1:], 1e-6))
+
+
 def fit_mixture(first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
     """Return how much of two models' scores to add so that softmax of the sum tells the targets best; neither is less than 0.
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from slm_helpers.backend import keras
 from slm_helpers.layers import NgramScores
-from slm_helpers.ngrams import MAX_NGRAMS, fit_mixture, fit_ngram_table, hash_ngrams, num_buckets_for
+from slm_helpers.ngrams import MAX_NGRAMS, fit_mixture, fit_ngram_table, hash_ngrams, ngram_scores, num_buckets_for
 from slm_helpers.tasks import classify
 
 import numpy as np
@@ -54,6 +54,7 @@ def test_the_layer_gives_what_the_linear_model_gives(num_classes):
     row = ngrams[5]
     by_hand = table[row, :-1].sum(axis=0) / np.sqrt(table[row, -1].sum())
     assert np.allclose(scores[5] - bias, by_hand, atol=1e-5)
+    assert np.allclose(scores - bias, ngram_scores(table, ngrams), atol=1e-5)
     longer = keras.ops.convert_to_numpy(layer(np.pad(padded, ((0, 0), (0, 9))))) + bias
     assert np.allclose(scores, longer, atol=1e-6)
     empty = keras.ops.convert_to_numpy(layer(np.zeros((1, 4), dtype="int32")))

@@ -1,6 +1,5 @@
 """A class for each text: sentiment, topics, spam, intents. From columns to a trained model, its scores and its predictions."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,8 +18,8 @@ from slm_helpers.finetune import (
     softmax,
 )
 from slm_helpers.models import SavedModel, build_text_classifier, shared_shape, start_from
-from slm_helpers.ngrams import fit_mixture, fit_ngram_table, hash_ngrams, num_buckets_for
-from slm_helpers.tasks.common import Evaluation, starting_tokenizer
+from slm_helpers.ngrams import hash_ngrams, num_buckets_for
+from slm_helpers.tasks.common import Evaluation, put_beside, starting_tokenizer
 
 import numpy as np
 import pandas as pd
@@ -150,29 +149,22 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     Returns:
         A classifier whose score of a class is the sum of both; its confidence is calibrated by the shares.
     """
-    num_classes = len(saved.labels)
-    num_buckets = num_buckets_for(num_classes)
-    options = {"num_classes": num_classes, "num_buckets": num_buckets, "balanced": balanced, "seed": seed}
+    num_buckets = num_buckets_for(len(saved.labels))
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
-    codes = {split: rows["label"].map(saved.labels.index).to_numpy() for split, rows in parts.items()}
-    hashed = {split: hash_ngrams(rows["text"].tolist(), num_buckets=num_buckets) for split, rows in parts.items()}
-    model = build_text_classifier(**json.loads(saved.model.recipe)["arguments"] | {"num_buckets": num_buckets})
-    table, bias = fit_ngram_table(hashed["train"], codes["train"], **options)
-    shares = _SHARES
-    if "valid" in parts:
-        model.get_layer("ngram_scores").set_weights([table])
-        linear = keras.Model(model.inputs[1], model.get_layer("ngram_scores").output)
-        scores = np.stack(run_rows(linear, {"ngrams": hashed["valid"]})) + bias
-        shares = fit_mixture(text_scores(saved, parts["valid"]["text"].tolist()), scores, codes["valid"])
-    if "valid" in parts and not keep_valid:  # the shares are found; the rows of valid serve to learn from too
-        table, bias = fit_ngram_table(hashed["train"] + hashed["valid"], np.concatenate([codes["train"], codes["valid"]]), **options)
-    start_from(model, saved.model)
-    kernel, own_bias = saved.model.get_layer("logits").get_weights()
-    table[:, :-1] *= shares[1]
-    model.get_layer("logits").set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
-    model.get_layer("ngram_scores").set_weights([table])
-    settings = {name: value for name, value in saved.settings.items() if name != "temperature"}
-    return replace(saved, model=model, settings=settings | {"shares": [round(share, 3) for share in shares]})
+    texts = {split: rows["text"].tolist() for split, rows in parts.items()}
+    both, _ = put_beside(
+        saved,
+        build_text_classifier,
+        {split: hash_ngrams(rows, num_buckets=num_buckets) for split, rows in texts.items()},
+        {split: rows["label"].map(saved.labels.index).to_numpy() for split, rows in parts.items()},
+        network_scores=text_scores(saved, texts["valid"]) if "valid" in texts else None,
+        usual_shares=_SHARES,
+        keep_valid=keep_valid,
+        num_buckets=num_buckets,
+        balanced=balanced,
+        seed=seed,
+    )
+    return both
 
 
 def text_probs(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:

@@ -1,11 +1,16 @@
-"""What the tasks share: the result of an evaluation, the vocabulary to start with."""
+"""What the tasks share: the result of an evaluation, the vocabulary to start with, a linear model beside a network."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from slm_helpers.models import SavedModel
+from slm_helpers.backend import keras
+from slm_helpers.models import SavedModel, start_from
+from slm_helpers.ngrams import fit_mixture, fit_ngram_table, ngram_scores
 from slm_helpers.tokenizers import Tokenizer, train_bpe_tokenizer
 
+import numpy as np
 import pandas as pd
 
 SCRATCH_VOCAB_SIZE = 4096
@@ -23,3 +28,51 @@ class Evaluation:
 def starting_tokenizer(base: SavedModel | None, texts: Iterable[str]) -> Tokenizer:
     """Return the tokeniser of the base, or without one a new byte-level BPE of the training texts."""
     return base.tokenizer if base is not None else train_bpe_tokenizer(texts, vocab_size=SCRATCH_VOCAB_SIZE)
+
+
+def put_beside(
+    saved: SavedModel,
+    build: Callable[..., keras.Model],
+    hashed: dict[str, Sequence[np.ndarray]],
+    codes: dict[str, np.ndarray],
+    *,
+    network_scores: np.ndarray | None,
+    usual_shares: tuple[float, float],
+    keep_valid: bool,
+    num_buckets: int,
+    **options: Any,
+) -> tuple[SavedModel, np.ndarray | None]:
+    """Put a linear model on hashed n-grams beside a network, in the shares that tell the classes of valid best.
+
+    Args:
+        saved: With a network made by `build` without num_buckets; it stays as it is.
+        build: The builder.
+        hashed: N-grams of train and, if there is one, valid: one array for each thing that gets a class.
+        codes: The class of each, from 0.
+        network_scores: The network's scores on valid.
+        usual_shares: Of network and linear model where there is no valid part.
+        keep_valid: Do without valid in the end. Else the linear model learns from it too once the shares are found.
+        num_buckets: As the n-grams were hashed into.
+        options: Of `fit_ngram_table`: balanced, by_rarity, penalty, seed.
+
+    Returns:
+        The same with one network that adds the scores of both, the shares worked into its weights, and what was calibrated for
+        the other scores left out of the settings; and its scores on valid, from before the linear model learned from it.
+    """
+    options |= {"num_classes": len(saved.labels), "num_buckets": num_buckets}
+    table, bias = fit_ngram_table(hashed["train"], codes["train"], **options)
+    shares, mixed = usual_shares, None
+    if network_scores is not None:
+        linear = ngram_scores(table, hashed["valid"]) + bias
+        shares = fit_mixture(network_scores, linear, codes["valid"])
+        mixed = shares[0] * network_scores + shares[1] * linear
+        if not keep_valid:
+            table, bias = fit_ngram_table([*hashed["train"], *hashed["valid"]], np.concatenate([codes["train"], codes["valid"]]), **options)
+    model = build(**json.loads(saved.model.recipe)["arguments"] | {"num_buckets": num_buckets})
+    start_from(model, saved.model)
+    kernel, own_bias = saved.model.get_layer("logits").get_weights()
+    table[:, :-1] *= shares[1]
+    model.get_layer("logits").set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
+    model.get_layer("ngram_scores").set_weights([table])
+    settings = {name: value for name, value in saved.settings.items() if name not in ("temperature", "caution")}
+    return replace(saved, model=model, settings=settings | {"shares": [round(share, 3) for share in shares]}), mixed

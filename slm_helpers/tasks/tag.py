@@ -2,7 +2,6 @@
 its scores and its predictions.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +14,8 @@ from slm_helpers.evaluation import fit_temperature, legal_tags, precision_recall
 from slm_helpers.finetune import Examples, FinetuneConfig, fit_examples, run_rows, softmax
 from slm_helpers.heads import MAX_CHARACTERS, build_tagger
 from slm_helpers.models import SavedModel, shared_shape, start_from
-from slm_helpers.ngrams import fit_mixture, fit_ngram_table, hash_words, num_buckets_for
-from slm_helpers.tasks.common import Evaluation, starting_tokenizer
+from slm_helpers.ngrams import hash_words, num_buckets_for
+from slm_helpers.tasks.common import Evaluation, put_beside, starting_tokenizer
 from slm_helpers.tokenizers import Tokenizer
 
 import numpy as np
@@ -118,34 +117,26 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     Returns:
         A tagger whose score of a tag is the sum of both.
     """
-    labels = saved.labels
-    num_buckets = num_buckets_for(len(labels))
-    options = {"num_classes": len(labels), "num_buckets": num_buckets, "balanced": balanced, "by_rarity": False}
-    options |= {"penalty": _PENALTY, "seed": seed}
+    num_buckets = num_buckets_for(len(saved.labels))
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     words = {split: _words(rows["tokens"]) for split, rows in parts.items()}
-    hashed = {split: np.concatenate(hash_words(rows, num_buckets=num_buckets)) for split, rows in words.items()}
-    codes = {split: _codes(rows["tags"], labels) for split, rows in parts.items()}
-    targets = {split: np.concatenate(rows) for split, rows in codes.items()}
-    table, bias = fit_ngram_table(hashed["train"], targets["train"], **options)
-    shares, mixed = _SHARES, []
-    if "valid" in parts:
-        network = np.concatenate(tag_scores(saved.model, saved.tokenizer, words["valid"]))
-        sums = table[hashed["valid"]].sum(axis=1)
-        linear = sums[:, :-1] / np.sqrt(sums[:, -1:]) + bias
-        shares = fit_mixture(network, linear, targets["valid"])
-        mixed = np.split(shares[0] * network + shares[1] * linear, np.cumsum([len(row) for row in words["valid"]])[:-1])
-    if "valid" in parts and not keep_valid:  # the shares are found; the words of valid serve to learn from too
-        table, bias = fit_ngram_table(*(np.concatenate([rows["train"], rows["valid"]]) for rows in (hashed, targets)), **options)
-    model = build_tagger(**json.loads(saved.model.recipe)["arguments"] | {"num_buckets": num_buckets})
-    start_from(model, saved.model)
-    kernel, own_bias = saved.model.get_layer("logits").get_weights()
-    table[:, :-1] *= shares[1]
-    model.get_layer("logits").set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
-    model.get_layer("ngram_scores").set_weights([table])
-    both = replace(saved, model=model, settings={"shares": [round(share, 3) for share in shares]})
-    if "valid" in parts:
-        _settle(both, mixed, codes["valid"])
+    codes = {split: _codes(rows["tags"], saved.labels) for split, rows in parts.items()}
+    both, mixed = put_beside(
+        saved,
+        build_tagger,
+        {split: np.concatenate(hash_words(rows, num_buckets=num_buckets)) for split, rows in words.items()},
+        {split: np.concatenate(rows) for split, rows in codes.items()},
+        network_scores=np.concatenate(tag_scores(saved.model, saved.tokenizer, words["valid"])) if "valid" in words else None,
+        usual_shares=_SHARES,
+        keep_valid=keep_valid,
+        num_buckets=num_buckets,
+        balanced=balanced,
+        by_rarity=False,
+        penalty=_PENALTY,
+        seed=seed,
+    )
+    if mixed is not None:
+        _settle(both, np.split(mixed, np.cumsum([len(row) for row in words["valid"]])[:-1]), codes["valid"])
     return both
 
 
