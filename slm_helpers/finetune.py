@@ -199,7 +199,7 @@ def fit_examples(
 
 
 def run_rows(
-    model: keras.Model, inputs: dict[str, Sequence[np.ndarray]], *, along: str | None = None, batch_size: int = 128
+    model: keras.Model, inputs: dict[str, Sequence[np.ndarray]], *, along: str | None = None, by: str | None = None, batch_size: int = 128
 ) -> list[np.ndarray]:
     """Run a model over rows of any number, sorted by length into batches; returns its output for each row, in their order.
 
@@ -207,11 +207,11 @@ def run_rows(
         model: Any network with these inputs.
         inputs: As in `Examples`.
         along: Name of the input whose first axis the output runs along: what stands behind a row's own length is cut off.
+        by: Name of the input whose length costs most, by which rows are sorted; the first unless given.
         batch_size: Rows run together.
     """
     columns = {name: [np.asarray(row) for row in rows] for name, rows in inputs.items()}
-    lengths = np.array([len(row) for row in next(iter(columns.values()))])
-    order = np.argsort(lengths, kind="stable")
+    order = np.argsort([len(row) for row in columns[by or next(iter(columns))]], kind="stable")
     outputs: list[np.ndarray] = [np.empty(0)] * len(order)
     for start in range(0, len(order), batch_size):
         picked = order[start : start + batch_size]

@@ -68,6 +68,8 @@ def train(
         saved, history = _train_reader(parts, base=base, config=config, dropout=dropout, num_cloze=num_cloze)
     if features:
         return add_features(saved, frame, seed=config.seed), history
+    if saved.settings["form"] == "span":
+        saved = _with_shares(saved, parts.get("valid"))
     return _with_confidence(saved, parts.get("valid")), history
 
 
@@ -201,7 +203,7 @@ def _train_reader(
     settings = {"form": "span", "no_answer": bool((parts["train"]["answer"] == "").any()), "shares": SHARES_ALONE}
     settings["max_words"] = longest_answer(parts["train"])
     saved = SavedModel(model=model, tokenizer=tokenizer, task="answer", settings=settings)
-    return _with_shares(saved, parts.get("valid")), histories[-1]
+    return saved, histories[-1]
 
 
 def _train_facts(

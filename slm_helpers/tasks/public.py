@@ -9,7 +9,9 @@ run that was cut off goes on where it stopped: remove the rows, or the file, to 
 import argparse
 import gc
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from slm_helpers.backend import keras
@@ -28,9 +30,6 @@ import pandas as pd
 
 OUT_OF_SCOPE = "oos"
 BASE = "slm-base-en"
-LINEAR_TAGGER = "linear tagger"
-QUESTION_BASELINES = ("nearest question", "log-linear model of spans")  # without and with a passage
-BASELINES = {"TF-IDF + linear SVM": "svm", "TF-IDF + logistic regression": "logreg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,31 +70,16 @@ def measure(name: str, run: PublicRun) -> None:
     frame = load_dataset(name)
     rows_of = {split: frame[frame["split"] == split] for split in ("train", "valid", "test")}
     shared = {"task": run.task, "dataset": name, "split": "test", "train_rows": len(rows_of["train"])}
-    for model, kind in BASELINES.items():
-        if run.task != "classify" or (model, "42") in known:
+    names = _columns(run.task, frame)
+    for model, build in _baselines(names).items():
+        if (model, "42") in known:
             continue
+        columns = {split: [_cells(run.task, rows_of[split][name]) for name in names] for split in ("train", "test")}
         started = time.perf_counter()
-        fitted = build_tfidf_classifier(kind=kind).fit(rows_of["train"]["text"], rows_of["train"]["label"])
+        fitted = build().fit(*columns["train"])
         seconds = time.perf_counter() - started
-        scores = classification_scores(rows_of["test"]["label"], fitted.predict(rows_of["test"]["text"]))
-        _keep(scores, shared | {"model": model, "seed": 42, "train_seconds": seconds}, run)
-    if run.task == "tag" and (LINEAR_TAGGER, "42") not in known:
-        words, tags = ({split: [row.split(" ") for row in rows[name]] for split, rows in rows_of.items()} for name in ("tokens", "tags"))
-        started = time.perf_counter()
-        fitted = LinearTagger().fit(words["train"], tags["train"])
-        seconds = time.perf_counter() - started
-        scores = tag_table(tags["test"], fitted.predict(words["test"]))
-        _keep(scores, shared | {"model": LINEAR_TAGGER, "seed": 42, "train_seconds": seconds}, run)
-    asked = ["context", "question"] if run.task == "answer" and frame["context"].any() else ["question"]
-    question_model = QUESTION_BASELINES[len(asked) == 2]
-    if run.task == "answer" and (question_model, "42") not in known:
-        started = time.perf_counter()
-        fitted = SpanBaseline() if len(asked) == 2 else NearestQuestion()
-        fitted.fit(*(rows_of["train"][column].tolist() for column in (*asked, "answer")))
-        seconds = time.perf_counter() - started
-        guesses = fitted.predict(*(rows_of["test"][column].tolist() for column in asked))
-        scores = answer_table(rows_of["test"]["answer"].tolist(), guesses)
-        _keep(scores, shared | {"model": question_model, "seed": 42, "train_seconds": seconds}, run)
+        *asked, wanted = columns["test"]
+        _keep(SCORES[run.task](wanted, fitted.predict(*asked)), shared | {"model": model, "seed": 42, "train_seconds": seconds}, run)
     module = task_module(run.task)
     for seed in run.seeds:
         if (BASE, str(seed)) in known:
@@ -103,16 +87,15 @@ def measure(name: str, run: PublicRun) -> None:
         started = time.perf_counter()
         config = replace(module.DEFAULT, seed=seed, **run.changes)
         rows = frame[frame["split"] != "test"]
-        beside = hasattr(module, "add_ngrams")
-        options = run.options | ({"ngrams": False} if beside else {"features": False} if run.task == "answer" else {})
-        saved, _ = module.train(rows, base=load_pretrained(BASE), config=config, **options)
-        measured = {BASE: (saved, time.perf_counter() - started)}
-        if beside:
-            mixed = module.add_ngrams(saved, rows, balanced=config.balanced, seed=seed)
-            measured = {f"{BASE} + n-grams": (mixed, time.perf_counter() - started)} | measured  # the one asked for above comes last
         if run.task == "answer":
-            mixed = module.add_features(saved, rows, seed=seed)
-            measured = {f"{BASE} + features": (mixed, time.perf_counter() - started)} | measured
+            option, beside, add = "features", "features", module.add_features
+        else:
+            option, beside, add = "ngrams", "n-grams", partial(module.add_ngrams, balanced=config.balanced)
+        saved, _ = module.train(rows, base=load_pretrained(BASE), config=config, **run.options, **{option: False})
+        alone = (saved, time.perf_counter() - started)
+        mixed = add(saved, rows, seed=seed)
+        # The one that is asked for above comes last.
+        measured = {f"{BASE} + {beside}": (mixed, time.perf_counter() - started), BASE: alone}
         for model, (saved, seconds) in measured.items():
             scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
             size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written
@@ -123,10 +106,34 @@ def measure(name: str, run: PublicRun) -> None:
         gc.collect()
 
 
-def classification_scores(labels: pd.Series, predictions: np.ndarray) -> pd.DataFrame:
+def _columns(task: str, frame: pd.DataFrame) -> tuple[str, ...]:
+    """Return the columns that a baseline reads and, last, the one it predicts."""
+    if task != "answer":
+        return task_module(task).COLUMNS
+    return ("context", "question", "answer") if frame["context"].any() else ("question", "answer")
+
+
+def _baselines(columns: tuple[str, ...]) -> dict[str, Callable[[], Any]]:
+    """Return what builds each baseline for such columns."""
+    return {
+        ("text", "label"): {
+            "TF-IDF + linear SVM": build_tfidf_classifier,
+            "TF-IDF + logistic regression": lambda: build_tfidf_classifier(kind="logreg"),
+        },
+        ("tokens", "tags"): {"linear tagger": LinearTagger},
+        ("question", "answer"): {"nearest question": NearestQuestion},
+        ("context", "question", "answer"): {"log-linear model of spans": SpanBaseline},
+    }[columns]
+
+
+def _cells(task: str, column: pd.Series) -> list:
+    return [cell.split(" ") for cell in column] if task == "tag" else column.tolist()
+
+
+def classification_scores(labels: Sequence[str], predictions: Sequence[str]) -> pd.DataFrame:
     """Return the scores of a classifier given its predictions, with those of out-of-scope detection where there is such a class."""
     scores = score_table(labels, predictions)
-    confusion = pd.DataFrame({"label": labels.to_numpy(), "prediction": predictions}).value_counts(sort=False).rename("rows").reset_index()
+    confusion = pd.DataFrame({"label": labels, "prediction": predictions}).value_counts(sort=False).rename("rows").reset_index()
     return with_out_of_scope(Evaluation(rows=len(labels), metrics=scores, tables={"confusion": confusion})).metrics
 
 
@@ -145,6 +152,9 @@ def with_out_of_scope(scores: Evaluation) -> Evaluation:
         low, high = np.quantile(rng.binomial(total, right / total, size=2000) / total, [0.025, 0.975])
         rows.append(pd.DataFrame([{"metric": metric, "value": right / total, "ci_low": low, "ci_high": high}]))
     return replace(scores, metrics=pd.concat(rows, ignore_index=True))
+
+
+SCORES = {"classify": classification_scores, "tag": tag_table, "answer": answer_table}
 
 
 def _keep(scores: pd.DataFrame, about: dict[str, Any], run: PublicRun) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm_helpers.backend import keras
 from slm_helpers.finetune import run_rows
 from slm_helpers.models import SavedModel
 from slm_helpers.question_baselines import SpanBaseline
@@ -56,13 +55,14 @@ def score_spans(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> list[SpanS
     """Return the spans of each row's context, up to the setting max_words and within a sentence, with their scores."""
     reading = Reading(saved.tokenizer)
     pieces = reading.pieces(rows)
-    scores = _run(saved.model, {name: [piece.inputs[name] for piece in pieces] for name in pieces[0].inputs})
+    inputs = {name: [piece.inputs[name] for piece in pieces] for name in pieces[0].inputs}
+    scores = run_rows(saved.model, inputs, by="passage", batch_size=64)
     weights = saved.settings.get("span_weights")
     model = SpanBaseline(rarity=reading.rarity, max_words=saved.settings["max_words"])
     if weights is not None:
         model.span_weights = np.array(weights)
         model.none_weights = None if saved.settings["none_weights"] is None else np.array(saved.settings["none_weights"])
-    found, network = [], []
+    found, spans = [], []
     for row in rows:
         words = reading.text(row["context"])[0]
         first, last = model.spans(words)
@@ -72,9 +72,9 @@ def score_spans(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> list[SpanS
             features, none = model.scores(row["context"], row["question"])
         places = np.stack([words.places[first, 0], words.places[last, 1]], axis=1)
         found.append(SpanScores(places, np.full(len(first), -np.inf), features, none if saved.settings["no_answer"] else -np.inf))
-        network.append((first, last))
+        spans.append((first, last))
     for piece, piece_scores in zip(pieces, scores, strict=True):
-        first, last = (part - piece.offset + 1 for part in network[piece.row])  # place 0 stands for no answer
+        first, last = (part - piece.offset + 1 for part in spans[piece.row])  # place 0 stands for no answer
         inside = np.flatnonzero((first > 0) & (last <= len(piece.inputs["passage_ends"])))
         # Against "no answer" in the same piece, which makes pieces comparable.
         of_piece = piece_scores[0, first[inside]] + piece_scores[1, last[inside]] - piece_scores[:, 0].sum()
@@ -144,15 +144,3 @@ def _choose(found: SpanScores, probs: np.ndarray) -> tuple[int, float]:
     worth = (1 - _OVERLAP_COUNTS) * chances + _OVERLAP_COUNTS * overlap @ chances
     best = int(worth.argmax())
     return (-1, float(probs[-1])) if probs[-1] > worth[best] else (int(likeliest[best]), float(chances[best]))
-
-
-def _run(model: keras.Model, inputs: dict[str, list[np.ndarray]], *, batch_size: int = 64) -> list[np.ndarray]:
-    """Run a reader over rows sorted by the length of their passage, which costs most; returns its scores in the order of the rows."""
-    order = np.argsort([len(ids) for ids in inputs["passage"]], kind="stable")
-    scores: list[np.ndarray] = [np.empty(0)] * len(order)
-    for start in range(0, len(order), batch_size):
-        picked = order[start : start + batch_size]
-        found = run_rows(model, {name: [rows[i] for i in picked] for name, rows in inputs.items()}, batch_size=batch_size)
-        for i, row in zip(picked, found, strict=True):
-            scores[i] = row
-    return scores
