@@ -8,6 +8,7 @@ from slm_helpers.words import QUESTION_WORDS, SMALL_WORDS, Words, overlap_featur
 import numpy as np
 
 _BLOCK = 4096  # spans whose features are computed together
+_DRAWN = 100  # wrong spans of a passage to learn from
 
 
 class SpanBaseline:
@@ -36,7 +37,7 @@ class SpanBaseline:
         """Learn from passages, questions and answers ("" where the passage holds none)."""
         if self.rarity is None:
             self.rarity = _rarity_in([self._words(context) for context in dict.fromkeys(contexts)])
-        rng, rows, targets = np.random.default_rng(seed), [], []
+        rng, rows, targets, counts = np.random.default_rng(seed), [], [], []
         for context, question, answer in zip(contexts, questions, answers, strict=True):
             words, asked = self._words(context), self._words(question)
             first, last = self.spans(words)
@@ -45,19 +46,23 @@ class SpanBaseline:
                 right[:] = [context[words.places[a, 0] : words.places[b, 1]] == answer for a, b in zip(first, last, strict=True)]
             if not len(first) or bool(answer) != right.any():
                 continue
-            picked = np.union1d(np.flatnonzero(right), rng.choice(len(right), min(100, len(right)), replace=False))
+            wrong = np.flatnonzero(~right)
+            drawn = rng.choice(wrong, min(_DRAWN, len(wrong)), replace=False)
+            picked = np.concatenate([np.flatnonzero(right), drawn])
             described = self._describe(words, asked)
             spans, none = self._features(described, first[picked], last[picked]), described["none"]
             rows.append(np.block([[spans, np.zeros((len(spans), len(none)))], [np.zeros(spans.shape[1]), none]]))
             targets.append(np.append(right[picked], not answer))
+            # The wrong ones that are drawn stand for all, or no answer would look too unlikely beside them.
+            counts.append(np.append(np.where(right[picked], 1, len(wrong) / max(len(drawn), 1)), 1))
         if not any(right[:-1].any() for right in targets):
             raise ValueError(f"No answer stands in its passage as one to {self.max_words} whole words, so there is nothing to learn from.")
         size = rows[0].shape[1] - len(described["none"])
         if any(right[-1] for right in targets):
-            weights = _fit_choice(rows, targets)
+            weights = _fit_choice(rows, targets, counts)
             self.none_weights = weights[size:]
         else:
-            weights = _fit_choice([row[:-1, :size] for row in rows], [right[:-1] for right in targets])
+            weights = _fit_choice([row[:-1, :size] for row in rows], [right[:-1] for right in targets], [count[:-1] for count in counts])
         self.span_weights = weights[:size]
         return self
 
@@ -180,17 +185,18 @@ def _question_kind(asked: Words) -> int:
     return next((i for i, word in enumerate(QUESTION_WORDS) if word in forms), len(QUESTION_WORDS))
 
 
-def _fit_choice(rows: list[np.ndarray], targets: list[np.ndarray], *, penalty: float = 10.0) -> np.ndarray:
+def _fit_choice(rows: list[np.ndarray], targets: list[np.ndarray], counts: list[np.ndarray], *, penalty: float = 10.0) -> np.ndarray:
     """Fit weights of features so that softmax over the candidates of each question finds one of the right ones.
 
     Args:
         rows: For each question the features of its candidates, shape (num_candidates, num_features).
         targets: For each question which candidates are right.
+        counts: For each question how many candidates each one stands for.
         penalty: Of the squared weights of standardised features against the summed loss.
     """
     from scipy.optimize import minimize
 
-    features, right = np.concatenate(rows), np.concatenate(targets)
+    features, right, offsets = np.concatenate(rows), np.concatenate(targets), np.log(np.concatenate(counts))
     scale = features.std(axis=0)
     scale = np.where(scale > 1e-9, scale, np.inf)  # a feature that never changes gets no weight
     features = features / scale
@@ -198,7 +204,7 @@ def _fit_choice(rows: list[np.ndarray], targets: list[np.ndarray], *, penalty: f
     group = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = features @ weights
+        scores = features @ weights + offsets
         scores -= np.maximum.reduceat(scores, starts)[group]
         powers = np.exp(scores)
         totals, hits = np.add.reduceat(powers, starts), np.add.reduceat(powers * right, starts)
