@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 .PHONY: setup run test test-jax lab bench lint lock clean
 .DEFAULT_GOAL := run
 
+# Byte-code is left out at install and written at the first import: without it every page would compile TensorFlow's sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 setup: $(READY)
 
 # Built again whenever the pins or the package's own settings change.
@@ -21,8 +24,8 @@ run: setup
 	$(PY) -m slm_helpers run
 
 test: setup
-	$(PY) -m pytest tests
-	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+	$(PY) -m pytest -n 2 tests
+	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 
 test-jax: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check "jax==0.10.2"

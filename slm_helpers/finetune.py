@@ -369,8 +369,8 @@ def _trainer_of(model: keras.Model, config: FinetuneConfig) -> _Trainer:
     return kept_with(model, key, lambda: _Trainer(model, config))
 
 
-def kept_with(model: keras.Model, key: Any, make: Callable[[], keras.Model]) -> keras.Model:
-    """Return what is kept with the model under `key`, made if need be: it has been compiled already."""
+def kept_with(model: keras.Model, key: Any, make: Callable[[], Any]) -> Any:
+    """Return what is kept with the model under `key`, made if need be: a network that has been compiled already, features of texts."""
     if not hasattr(model, "_finetune_kept"):
         object.__setattr__(model, "_finetune_kept", {})  # past Keras, which would count it among the model's layers
     if key not in model._finetune_kept:

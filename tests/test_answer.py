@@ -428,7 +428,13 @@ def test_a_file_of_questions_and_answers_is_enough(tmp_path, capsys):
     assert code == 2 and "of 63 rows have no context" in err and not (tmp_path / "n").exists()
 
 
-def test_without_its_place_the_answer_is_looked_for(tmp_path, capsys):
+@pytest.fixture
+def short_first_round(monkeypatch):
+    """Let the shell make few questions of the passages themselves: a first round of the usual size takes a minute."""
+    monkeypatch.setitem(answer.train.__kwdefaults__, "num_cloze", 60)
+
+
+def test_without_its_place_the_answer_is_looked_for(tmp_path, capsys, short_first_round):
     rows = passages(60, none=False).rename(columns={"answer_start": "place"})
     rows.to_csv(tmp_path / "named.csv", index=False)
     rows.drop(columns="place").to_csv(tmp_path / "bare.csv", index=False)

@@ -150,9 +150,9 @@ def test_score_table_holds_each_score_with_its_interval():
     assert ((table["ci_low"] < table["value"]) & (table["value"] < table["ci_high"])).all()
     # Drawn by cells of the confusion matrix, not by rows: the same distribution, other draws.
     for score in (macro_f1, macro_recall):
-        interval = bootstrap_interval(score, LABELS * 10, PREDICTIONS * 10, num_samples=4000)
+        interval = bootstrap_interval(score, LABELS * 10, PREDICTIONS * 10)
         assert table.loc[score.__name__, "value"] == pytest.approx(score(LABELS, PREDICTIONS))
-        assert table.loc[score.__name__, ["ci_low", "ci_high"]].tolist() == pytest.approx(interval, abs=0.02)
+        assert table.loc[score.__name__, ["ci_low", "ci_high"]].tolist() == pytest.approx(interval, abs=0.03)
 
 
 def test_confusion_counts_have_the_labels_in_rows():

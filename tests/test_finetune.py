@@ -291,7 +291,7 @@ def test_the_head_is_a_logistic_regression_on_standardised_features_and_nothing_
     before = model.get_weights()
     fit_head(model, texts, labels, penalty=5.0)
     assert {name for name, change in changes(model, before).items() if change > 0} == {"logits"}
-    pooled = classify._pooled(model)
+    pooled = keras.Model(model.input, model.get_layer("pooling").output)
     features = np.concatenate([keras.ops.convert_to_numpy(pooled(ids[None])) for ids in texts])
     scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
     theirs = LogisticRegression(C=0.2, max_iter=1000).fit(scaled, labels).predict_proba(scaled)

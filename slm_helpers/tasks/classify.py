@@ -1,5 +1,6 @@
 """A class for each text: sentiment, topics, spam, intents. From columns to a trained model, its scores and its predictions."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -264,7 +265,7 @@ def fit_classifier(
     train = _train_rows(model, train_ids, train_labels, balanced=config.balanced)
     valid = None if valid_ids is None else _rows(model, valid_ids, valid_labels, name="valid")
     if set(layer_names(model)[:-1]) <= set(config.frozen):
-        head = kept_with(model, "head", lambda: _head(model))
+        head = _head(model)
         train, valid = (_on_features(model, part) for part in (train, valid))
         return fit_examples(head, train, valid, config=replace(config, frozen=()), on_step=on_step)
     return fit_examples(model, train, valid, config=config, on_step=on_step)
@@ -273,7 +274,8 @@ def fit_classifier(
 def predict_probs(model: keras.Model, token_ids: Sequence[np.ndarray], *, batch_size: int = 128) -> np.ndarray:
     """Return the probability of each class for each text: float32, shape (num_texts, num_classes)."""
     rows = _rows(model, token_ids, np.zeros(len(token_ids), dtype="int32"), name="token_ids")
-    return softmax(np.stack(run_rows(model, rows.inputs, batch_size=batch_size))).astype("float32")
+    features = {"features": _pooled_features(model, rows, batch_size=batch_size)}
+    return softmax(np.stack(run_rows(_head(model), features, batch_size=batch_size))).astype("float32")
 
 
 def _share_right(model: keras.Model, token_ids: Sequence[np.ndarray] | None, codes: np.ndarray | None) -> float:
@@ -312,19 +314,32 @@ def _train_rows(model: keras.Model, token_ids: Sequence[np.ndarray], labels: Seq
     return rows
 
 
-def _pooled(model: keras.Model) -> keras.Model:
-    """Return a view of a classifier without its head: token ids -> pooled features."""
-    return keras.Model(model.input, model.get_layer("pooling").output, name="pooled")
-
-
-def _pooled_features(model: keras.Model, rows: Examples) -> list[np.ndarray]:
-    return run_rows(kept_with(model, "pooled", lambda: _pooled(model)), rows.inputs)
+def _pooled_features(model: keras.Model, rows: Examples, *, batch_size: int = 128) -> list[np.ndarray]:
+    """Return what the body makes of each text; a text that it has read is not read again as long as its weights stay the same."""
+    pooled = kept_with(model, "pooled", lambda: keras.Model(model.input, model.get_layer("pooling").output, name="pooled"))
+    known = kept_with(model, "pooled_features", dict)
+    mark = 0
+    for weight in pooled.get_weights():
+        mark = zlib.crc32(np.ascontiguousarray(weight), mark)
+    if known.get("of weights") != mark:
+        known.clear()
+        known["of weights"] = mark
+    token_ids = [ids.astype("int32") for ids in rows.inputs["token_ids"]]
+    keys = [ids.tobytes() for ids in token_ids]
+    new = {key: ids for key, ids in zip(keys, token_ids, strict=True) if key not in known}
+    if new:
+        known.update(zip(new, run_rows(pooled, {"token_ids": list(new.values())}, batch_size=batch_size), strict=True))
+    return [known[key] for key in keys]
 
 
 def _head(model: keras.Model) -> keras.Model:
     """Return the head alone, sharing its weights: pooled features -> logits."""
-    features = keras.Input(shape=model.get_layer("pooling").output.shape[1:], name="features")
-    return keras.Model(features, model.get_layer("logits")(model.get_layer("pooling_dropout")(features)), name="head")
+
+    def build() -> keras.Model:
+        features = keras.Input(shape=model.get_layer("pooling").output.shape[1:], name="features")
+        return keras.Model(features, model.get_layer("logits")(model.get_layer("pooling_dropout")(features)), name="head")
+
+    return kept_with(model, "head", build)
 
 
 def _on_features(model: keras.Model, rows: Examples | None) -> Examples | None:
