@@ -7,6 +7,7 @@ import shutil
 from slm_helpers import models
 from slm_helpers.cli import main
 from slm_helpers.evaluation import calibration_error, fit_temperature
+from slm_helpers.tasks import classify
 from slm_helpers.tasks.run import load_parts
 
 import numpy as np
@@ -152,8 +153,9 @@ def test_a_wrong_encoding_is_named_with_its_line(tmp_path, capsys):
     assert code == 2 and "line 3" in err and "encoding" in err
 
 
-def test_a_label_that_train_lacks_is_refused_before_and_after_training(trained, tmp_path, capsys):
+def test_a_label_that_train_lacks_is_refused_before_and_after_training(trained, tmp_path, capsys, monkeypatch):
     (tmp_path / "odd.csv").write_text("comment,mood\ngood day,praise\nodd day,wonder\n")
+    monkeypatch.setattr(classify, "fit_classifier", None)  # no time is spent on training first
     code, _, err = run(
         capsys, "finetune", "classify", "--train", trained / "train.csv", "--test", tmp_path / "odd.csv", *COLUMNS, "--base", "none",
         "--out", tmp_path / "m",

@@ -35,6 +35,11 @@ FEW_ROWS = 2000  # of train; with no more than these a head on the frozen base i
 DEFAULT = FinetuneConfig(epochs=6, batch_size=32, learning_rate=1e-3)
 
 
+def check_rows(frame: pd.DataFrame) -> None:
+    """Raise ValueError if train has one class only, or another split has a label that train lacks."""
+    check_labels(frame)
+
+
 def train(
     frame: pd.DataFrame,
     *,
@@ -66,7 +71,7 @@ def train(
     Raises:
         ValueError: If train has one class only, or another split has a label that train lacks.
     """
-    check_labels(frame)
+    check_rows(frame)
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     labels = sorted(parts["train"]["label"].unique())
     keras.utils.set_random_seed(config.seed)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 PIECE, OVERLAP = 300, 100  # words of a passage read at once, and words that two pieces of a longer one share
-NUM_FEATURES = 12  # of a word, see `word_features`
+NUM_FEATURES = 12  # of a word, see `match_features`
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Reading:
         for number, row in enumerate(rows):
             words, ids, ends = self.text(row["context"])
             asked, asked_ids, asked_ends = self.text(row["question"])
-            features = word_features(words, asked, self.rarity)
+            features = match_features(words, asked, self.rarity)
             question, question_ends = self._with_start(asked_ids[: 4 * PIECE], asked_ends[asked_ends < 4 * PIECE])
             for first, last in piece_bounds(len(words.forms)):
                 begin = ends[first - 1] + 1 if first else 0
@@ -109,7 +109,7 @@ def answer_examples(reading: Reading, rows: pd.DataFrame, *, name: str, same_len
     return Examples(inputs, targets, lengths=lengths)
 
 
-def word_features(words: Words, asked: Words, rarity: Callable[[str], float]) -> np.ndarray:
+def match_features(words: Words, asked: Words, rarity: Callable[[str], float]) -> np.ndarray:
     """Return what is counted of each word of a passage, in hundredths: int32, shape (num_words, NUM_FEATURES).
 
     What it shares with the question (six features of `overlap_features`), how rare it is, and whether it has a digit, a capital
