@@ -8,8 +8,13 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-_TASKS = ("classify", "tag", "answer")
-_COLUMNS = ("text", "label", "tokens", "tags", "context", "question", "answer", "answer_start")  # options that name a file's columns
+_TASKS = ("classify", "tag", "answer", "trace", "command", "listen")
+_WITHOUT_BASE = ("trace", "listen")  # they read no text
+# Options that name a file's columns.
+_COLUMNS = (
+    *("text", "label", "tokens", "tags", "intent", "sound", "context", "question", "answer", "answer_start"),
+    *("student", "step", "skill", "correct"),
+)
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "max_seconds", "balanced")  # options of `slm finetune` for FinetuneConfig
 # Options of `slm generate` that say how to draw.
 _DRAWING = ("temperature", "top_p", "top_k", "repetition_penalty", "no_repeat_ngram", "stop", "num_samples")
@@ -87,7 +92,7 @@ def _build_parser() -> argparse.ArgumentParser:
     finetune.add_argument("--valid", metavar="FILE", help="rows that choose the epoch (default: a tenth of train)")
     finetune.add_argument("--test", metavar="FILE", help="rows that are scored at the end")
     finetune.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model folder; an older one there is replaced")
-    finetune.add_argument("--base", default="slm-base-en", metavar="M", help="model to start from (default slm-base-en), or none")
+    finetune.add_argument("--base", metavar="M", help="model to start from (default slm-base-en; for trace and listen none), or none")
     finetune.add_argument("--seed", type=int, default=42)
     finetune.add_argument("--epochs", type=int, help="passes over train at most (default: the task's own)")
     finetune.add_argument("--batch-size", type=int, help="rows in an update (default: the task's own)")
@@ -230,13 +235,14 @@ def _score(options: argparse.Namespace) -> int:
 def _finetune(options: argparse.Namespace) -> int:
     from slm_helpers.tasks.run import finetune
 
+    base = options.base or ("none" if options.task in _WITHOUT_BASE else "slm-base-en")
     result = finetune(
         options.task,
         train=options.train,
         valid=options.valid,
         test=options.test,
         out=options.out,
-        base=None if options.base == "none" else _open_model(options.base),
+        base=None if base == "none" else _open_model(base),
         seed=options.seed,
         changes={name: value for name in _SETTINGS if (value := getattr(options, name)) is not None},
         ngrams=not options.no_ngrams,

@@ -23,13 +23,15 @@ TASK_COLUMNS = {
     "language_model": ("text",),
     "classify": ("text", "label"),
     "tag": ("tokens", "tags"),
+    "command": ("tokens", "tags", "intent"),
+    "listen": ("sound", "label"),
     "translate": ("source", "target"),
     "answer": ("context", "question", "answer", "answer_start"),
     "dialogue": ("turns",),
     "trace": ("student", "step", "skill", "correct"),
 }
 _COLUMNS = tuple(dict.fromkeys(name for names in TASK_COLUMNS.values() for name in names))
-_MAY_BE_EMPTY = ("answer", "context")
+_MAY_BE_EMPTY = ("answer", "context", "intent")  # other tasks may have rows without; the task that needs one says so
 _WHOLE_NUMBERS = ("answer_start", "step", "correct")
 OPTIONAL = {"context": "", "answer_start": -1}  # what stands for a column that a file of questions and answers lacks
 
@@ -42,6 +44,8 @@ def load_dataset(
     label: str | None = None,
     tokens: str | None = None,
     tags: str | None = None,
+    intent: str | None = None,
+    sound: str | None = None,
     source: str | None = None,
     target: str | None = None,
     context: str | None = None,
@@ -67,8 +71,8 @@ def load_dataset(
     Args:
         name_or_path: Name of a set, or path of a .csv, .tsv, .jsonl, .txt, .parquet or CoNLL file.
         split: Return only this split. For a file without a column `split`: count all its rows to this split.
-        text, label, tokens, tags, source, target, context, question, answer, answer_start, turns, student, step, skill, correct:
-            Names that your file uses for these columns.
+        text, label, tokens, tags, intent, sound, source, target, context, question, answer, answer_start, turns, student, step, skill,
+            correct: Names that your file uses for these columns.
         encoding: Of your own file, e.g. "cp1252".
         seed: Of the random split of your own file.
 
@@ -80,7 +84,7 @@ def load_dataset(
         ValueError: If the data cannot be used as they are; the message names file, row and column and what to do.
     """
     columns = {
-        "text": text, "label": label, "tokens": tokens, "tags": tags, "source": source, "target": target,
+        "text": text, "label": label, "tokens": tokens, "tags": tags, "intent": intent, "sound": sound, "source": source, "target": target,
         "context": context, "question": question, "answer": answer, "answer_start": answer_start, "turns": turns,
         "student": student, "step": step, "skill": skill, "correct": correct,
     }  # fmt: skip
@@ -107,6 +111,7 @@ def list_datasets() -> pd.DataFrame:
     from slm_helpers.public_data import PUBLIC
 
     rows = [(name, c.task, "bundled", c.about) for name, c in BUNDLED.items()]
+    rows.append(("tone_words", "listen", "bundled", "ten made-up words by synthetic voices, made when asked for (no speech)"))
     rows += [(name, p.task, "public", p.about) for name, p in PUBLIC.items()]
     return pd.DataFrame(rows, columns=["name", "task", "source", "about"])
 
@@ -253,13 +258,16 @@ def _load_named(name: str) -> pd.DataFrame:
     # Imported here because both build on this module's helpers.
     from slm_helpers.corpora import BUNDLED, load_bundled
     from slm_helpers.public_data import PUBLIC, load_public
+    from slm_helpers.simulation import simulate_tone_words
 
     if name in BUNDLED:
         return load_bundled(name)
+    if name == "tone_words":
+        return simulate_tone_words()
     if name in PUBLIC:
         return load_public(name)
     raise ValueError(
-        f"{name!r} is neither a set nor a file. Bundled: {', '.join(BUNDLED)}. Public: {', '.join(PUBLIC)}. "
+        f"{name!r} is neither a set nor a file. Bundled: {', '.join([*BUNDLED, 'tone_words'])}. Public: {', '.join(PUBLIC)}. "
         f"Your own file needs one of the endings {', '.join(FORMATS)}."
     )
 
@@ -289,6 +297,8 @@ def _load_own(path: Path, columns: dict[str, str], split: str | None, encoding: 
     frame = pd.DataFrame(rows)
     if {"question", "answer"} <= set(frame):
         frame = frame.assign(**{name: value for name, value in OPTIONAL.items() if name not in frame})
+    if {"student", "skill", "correct"} <= set(frame) and "step" not in frame:
+        frame["step"] = frame.groupby("student").cumcount()  # in the order of the file
     if "tags" in frame:
         check_tags(frame.assign(where=frame["where"] + f", column {wanted['tags']!r}"))
     has_split = frame["split"].notna()
@@ -330,12 +340,15 @@ def _wanted_columns(path: Path, columns: dict[str, str], present: list[str]) -> 
     return wanted
 
 
-def clean_row(row: dict[str, Any], wanted: dict[str, str]) -> tuple[dict[str, Any], dict[str, str] | None]:
+def clean_row(
+    row: dict[str, Any], wanted: dict[str, str], *, may_be_empty: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], dict[str, str] | None]:
     """Return the wanted cells of one row of `read_rows`, and why the row cannot be used (None if it can).
 
     Args:
         row: A row as `read_rows` yields it.
         wanted: {our name: name in the file}.
+        may_be_empty: Our names of further columns whose cells may be empty ("" then).
 
     Raises:
         ValueError: If a cell is of a kind that cannot be meant (a list as text, "maybe" as a whole number).
@@ -345,11 +358,16 @@ def clean_row(row: dict[str, Any], wanted: dict[str, str]) -> tuple[dict[str, An
     for ours, theirs in wanted.items():
         value = row.get(theirs)
         if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN alone differs from itself
+            if ours in may_be_empty:
+                clean[ours] = ""
+                continue
             if ours not in _MAY_BE_EMPTY or value is None:
                 return {}, {"where": where, "column": theirs, "reason": "empty"}
             value = ""
         if ours in _WHOLE_NUMBERS:
             clean[ours] = _whole_number(value, where, theirs)
+            if ours == "correct" and clean[ours] not in (0, 1):
+                raise ValueError(f"{where}, column {theirs!r}: {value!r}, but it must be 1 for a right answer or 0 for a wrong one.")
         elif ours == "turns":
             clean[ours] = _turns(value, where, theirs)
         elif ours in ("label", "skill", "student") and isinstance(value, int | float):

@@ -75,6 +75,7 @@ class Examples:
         *,
         along: str | None = None,
         weights: np.ndarray | None = None,
+        target_weights: Sequence[np.ndarray] | None = None,
         lengths: np.ndarray | None = None,
     ):
         """Bring inputs and targets together.
@@ -85,6 +86,7 @@ class Examples:
             targets: One whole number a row, or one array of them: the place of the right answer among the scores; -1 does not count.
             along: Name of the input whose first axis the targets run along, for networks that score each place of a row.
             weights: How much each row counts in the loss; all alike unless given.
+            target_weights: How much each target of a row counts beside the row's others, arrays of the shape of the targets.
             lengths: By which rows are sorted into batches; that of the first input unless given.
         """
         self.inputs = {name: [np.asarray(row) for row in rows] for name, rows in inputs.items()}
@@ -94,6 +96,7 @@ class Examples:
         if len(set(sizes.values())) > 1 or not self.targets:
             raise ValueError(f"Inputs and targets must have one length of at least 1, but have {sizes}.")
         self.weights = np.ones(len(self.targets), "float32") if weights is None else np.asarray(weights, dtype="float32")
+        self.target_weights = None if target_weights is None else [np.asarray(row, dtype="float32") for row in target_weights]
         self.lengths = np.array([row.shape[0] for row in next(iter(self.inputs.values()))]) if lengths is None else lengths
 
     def __len__(self) -> int:
@@ -123,6 +126,9 @@ class Examples:
             targets = _padded([target + 1 for target in targets], batch_size) - 1
         weights = np.pad(self.weights[picked], (0, batch_size - len(picked)))
         weights = weights.reshape(-1, *[1] * (targets.ndim - 1)) * (targets >= 0)
+        if self.target_weights is not None:
+            for place, i in enumerate(picked):
+                weights[(place, *(slice(size) for size in self.target_weights[i].shape))] *= self.target_weights[i]
         return inputs, np.maximum(targets, 0).astype("int32"), weights.astype("float32")
 
 
@@ -234,6 +240,8 @@ def _scores_of(model: keras.Model, examples: Examples) -> tuple[np.ndarray, np.n
     scores = np.concatenate([row.reshape(-1, row.shape[-1]) for row in outputs]).astype("float64")
     targets = np.concatenate([target.reshape(-1) for target in examples.targets])
     weights = np.repeat(examples.weights, [target.size for target in examples.targets])
+    if examples.target_weights is not None:
+        weights = weights * np.concatenate([row.reshape(-1) for row in examples.target_weights])
     counts = targets >= 0
     return scores[counts], targets[counts], weights[counts]
 

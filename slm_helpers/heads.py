@@ -1,10 +1,16 @@
-"""Networks for tasks on top of the layers of a language model: taggers and readers. See `slm_helpers.models` for what a builder returns."""
+"""Networks for tasks: taggers, readers and commanders on the layers of a language model, a tracer of learners, a listener to sounds.
+
+See `slm_helpers.models` for what a builder returns.
+"""
+
+from typing import Any
 
 from slm_helpers.backend import keras
 from slm_helpers.checks import check_choice, check_positive, check_share
 from slm_helpers.layers import (
     ChoiceOfPlaces,
     FastGRU,
+    FrameScores,
     NgramScores,
     ReverseWords,
     TextMatch,
@@ -75,42 +81,142 @@ def build_tagger(
         Peters et al. (2017), "Semi-supervised sequence tagging with bidirectional language models", arXiv:1705.00108; Ma and
         Hovy (2016), arXiv:1603.01354 (the spelling); Cheng et al. (2016), arXiv:1606.07792 (a linear model beside a network).
     """
-    sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
-    check_positive(vocab_size=vocab_size, num_tags=num_tags, **sizes)
-    check_share(dropout=dropout, word_dropout=word_dropout)
-    check_choice(CELLS, cell=cell)
+    check_positive(num_tags=num_tags)
     if num_tags < 2:
         raise ValueError(f"num_tags is {num_tags}, but a tagger needs two tags at least.")
-    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
-    word_ends = keras.Input(shape=(None,), dtype="int32", name="word_ends")
-    characters = keras.Input(shape=(None, MAX_CHARACTERS), dtype="int32", name="characters")
-    # As in a language model with tied embeddings, so that both start from random weights of the same size.
-    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
-    vectors = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")(token_ids)
-    vectors = keras.layers.Dropout(word_dropout, noise_shape=(None, None, 1), name="word_dropout")(vectors)
-    x = vectors
-    for i in range(num_layers):
-        x = keras.layers.Dropout(dropout / 2, name=f"{cell}_{i - 1}_dropout" if i else "embedding_dropout")(x)
-        x = _over_any_length(CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}"))(x)
-    words = [
-        WordStates(name="word_states")([x, word_ends]),
-        WordMeans(name="word_means")([vectors, word_ends]),
-        WordSpelling(NUM_CHARACTERS, filters=int(filters), name="spelling")(characters),
-    ]
-    x = keras.layers.Dropout(dropout, name="words_dropout")(keras.layers.Concatenate(name="words")(words))
-    onwards = _over_any_length(FastGRU(int(head_units), return_sequences=True, name="onwards"))(x)
-    # No mask: it would drop to the slow path. The padding is left on the right, where it comes last in both directions.
-    turned = ReverseWords(name="turned_words")([x, word_ends])
-    back = _over_any_length(FastGRU(int(head_units), return_sequences=True, name="backwards"))(turned)
-    back = ReverseWords(name="turned_back")([back, word_ends])
-    x = keras.layers.Dropout(dropout, name="context_dropout")(keras.layers.Concatenate(name="context")([onwards, back]))
+    sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
+    inputs, _, x = _read_words(vocab_size, cell=cell, dropout=dropout, word_dropout=word_dropout, **sizes)
+    x = keras.layers.Dropout(dropout, name="context_dropout")(x)
     logits = keras.layers.Dense(int(num_tags), dtype="float32", name="logits")(x)
     if not num_buckets:
-        return keras.Model([token_ids, word_ends, characters], logits, name=f"{cell}_tagger")
+        return keras.Model(inputs, logits, name=f"{cell}_tagger")
     features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
     scores = NgramScores(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
     logits = keras.layers.Add(name="logits_sum")([logits, scores])
-    return keras.Model([token_ids, word_ends, characters, features], logits, name=f"{cell}_tagger")
+    return keras.Model([*inputs, features], logits, name=f"{cell}_tagger")
+
+
+@builder
+def build_commander(
+    vocab_size: int,
+    *,
+    num_tags: int,
+    num_intents: int,
+    cell: str = "gru",
+    embedding_dim: int = 256,
+    units: int = 512,
+    num_layers: int = 1,
+    head_units: int = 200,
+    filters: int = 96,
+    dropout: float = 0.4,
+    word_dropout: float = 0.05,
+    num_buckets: int = 0,
+    num_intent_buckets: int = 0,
+) -> keras.Model:
+    """Build a reader of commands: the tagger of `build_tagger` with a second head, which scores the intent of the whole command.
+
+    A command is read as its words and one more place behind them, which stands for the whole. For the intent the language model's
+    states and those of the two GRUs are pooled (mean, maximum, last); for the slots each word's own pair of states is scored.
+
+    Args:
+        vocab_size: Number of distinct token ids; id 0 is padding.
+        num_tags: Number of slot tags, two at least.
+        num_intents: Number of intents, two at least.
+        cell: "rnn" (tanh), "gru" or "lstm".
+        embedding_dim: Length of a token vector.
+        units: Length of the recurrent state in each layer of the language model.
+        num_layers: Number of these layers.
+        head_units: Length of the state of each of the two GRUs over words.
+        filters: Features of a word's spelling.
+        dropout: As in `build_tagger`, and of what is pooled.
+        word_dropout: Share of tokens whose vector is dropped whole, in [0, 1).
+        num_buckets: With any, a linear model on hashed features of each word stands beside the head of the slots.
+        num_intent_buckets: With any, one on hashed n-grams of the command stands beside the head of the intent. Both are put in
+            by `slm_helpers.tasks.command` and do not learn with the network.
+
+    Returns:
+        An uncompiled model from token_ids, word_ends and characters as in `build_tagger`, to float32 logits, shape
+        (batch, places, num_tags + num_intents). The last place of each row repeats the end of the last word and has no
+        characters; there the tags score -1e9, and everywhere else the intents. With `num_buckets` it takes features too, shape
+        (batch, places, NUM_WORD_FEATURES), and with `num_intent_buckets` ngrams, shape (batch, ngrams).
+
+    Raises:
+        ValueError: If a size is not a positive whole number, there are fewer than two tags or intents, a dropout lies outside
+            [0, 1) or `cell` is not known.
+
+    Example:
+        >>> build_commander(vocab_size=40, num_tags=9, num_intents=4, units=32).output_shape
+        (None, None, 13)
+
+    Reference:
+        Liu and Lane (2016), "Attention-Based Recurrent Neural Network Models for Joint Intent Detection and Slot Filling",
+        arXiv:1609.01454; Goo et al. (2018), "Slot-Gated Modeling for Joint Slot Filling and Intent Prediction".
+    """
+    check_positive(num_tags=num_tags, num_intents=num_intents)
+    if min(num_tags, num_intents) < 2:
+        raise ValueError(f"There are {num_tags} tags and {num_intents} intents, but two of each are needed at least.")
+    sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
+    inputs, states, x = _read_words(vocab_size, cell=cell, dropout=dropout, word_dropout=word_dropout, **sizes)
+    word_ends = inputs[1]
+    tags = keras.layers.Dropout(dropout, name="context_dropout")(x)
+    tags = keras.layers.Dense(int(num_tags), dtype="float32", name="logits_tags")(tags)
+    pooled = [TextPooling(name="pooling_tokens")([states, inputs[0]]), TextPooling(name="pooling_words")([x, word_ends])]
+    pooled = keras.layers.Dropout(dropout, name="pooling_dropout")(keras.layers.Concatenate(name="pooling")(pooled))
+    intent = keras.layers.Dense(int(num_intents), dtype="float32", name="logits_intent")(pooled)
+    if num_buckets:
+        features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
+        scores = NgramScores(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
+        tags = keras.layers.Add(name="logits_tags_sum")([tags, scores])
+        inputs.append(features)
+    if num_intent_buckets:
+        ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
+        scores = NgramScores(int(num_intent_buckets), int(num_intents), trainable=False, dtype="float32", name="intent_ngram_scores")(
+            ngrams
+        )
+        intent = keras.layers.Add(name="logits_intent_sum")([intent, scores])
+        inputs.append(ngrams)
+    logits = FrameScores(dtype="float32", name="logits")([tags, intent, word_ends])
+    return keras.Model(inputs, logits, name=f"{cell}_commander")
+
+
+@builder
+def build_listener(*, num_classes: int, num_bands: int = 40, units: int = 64, dropout: float = 0.4) -> keras.Model:
+    """Build a small recurrent classifier of sounds: two GRUs read the frames of a spectrogram, one from each side.
+
+    Args:
+        num_classes: Number of classes, two at least.
+        num_bands: Values in a frame.
+        units: Length of the state of each GRU.
+        dropout: Share of activations dropped, in [0, 1), of what is pooled; a quarter of it of what enters the GRUs.
+
+    Returns:
+        An uncompiled model from frames, int32, shape (batch, time, num_bands), in hundredths, and real, int32, shape
+        (batch, time), 1 for each frame and 0 for padding on the right, to float32 logits, shape (batch, num_classes). How far is
+        padded does not change the logits.
+
+    Raises:
+        ValueError: If a size is not a positive whole number, there are fewer than two classes or `dropout` lies outside [0, 1).
+
+    Example:
+        >>> build_listener(num_classes=10, units=8).output_shape
+        (None, 10)
+
+    Reference:
+        Graves and Schmidhuber (2005), "Framewise Phoneme Classification with Bidirectional LSTM", for reading from both sides.
+    """
+    check_positive(num_classes=num_classes, num_bands=num_bands, units=units)
+    check_share(dropout=dropout)
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}, but a classifier needs two classes at least.")
+    frames = keras.Input(shape=(None, int(num_bands)), dtype="int32", name="frames")
+    real = keras.Input(shape=(None,), dtype="int32", name="real")
+    x = keras.layers.Rescaling(0.01, name="scaled")(frames)
+    x = keras.layers.Dense(int(units), activation="relu", name="mixed_bands")(x)
+    x = keras.layers.Dropout(dropout / 4, name="mixed_bands_dropout")(x)
+    x = _from_both_sides(x, real, int(units))
+    x = keras.layers.Dropout(dropout, name="pooling_dropout")(TextPooling(name="pooling")([x, real]))
+    logits = keras.layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
+    return keras.Model([frames, real], logits, name="gru_listener")
 
 
 @builder
@@ -208,6 +314,115 @@ def build_reader(
     none = keras.layers.Dense(2, name="logits_none")(keras.layers.Concatenate(name="logits_whole")([whole, wanted]))
     logits = ChoiceOfPlaces(dtype="float32", name="logits")([scores, none, passage_ends])
     return keras.Model([question, question_ends, passage, passage_ends, features], logits, name=f"{cell}_reader")
+
+
+@builder
+def build_tracer(
+    num_skills: int,
+    *,
+    num_features: int,
+    embedding_dim: int = 32,
+    units: int = 64,
+    head_units: int = 64,
+    dropout: float = 0.2,
+) -> keras.Model:
+    """Build a recurrent model of learners: it reads a learner's answers and scores the next one, wrong or right.
+
+    A GRU reads at each attempt the skill and the answer of the attempt before; the skill that is now asked for, and features
+    counted outside, join its state, and a small network scores the two ways the answer may turn out. In the paper an output
+    layer has one place for each skill instead; this one can take into account what is known of the attempt itself.
+
+    Args:
+        num_skills: Number of skills.
+        num_features: Features of each attempt that are counted outside.
+        embedding_dim: Length of the vectors of skills and of answers.
+        units: Length of the GRU's state.
+        head_units: Length of the layer that joins everything.
+        dropout: Share of activations dropped, in [0, 1), of the state and of that layer.
+
+    Returns:
+        An uncompiled model from three int32 arrays to float32 logits, shape (batch, time, 2), of wrong and right: answers, shape
+        (batch, time), 1 + 2 * skill + correct of the attempt before, or 1 + 2 * num_skills where there is none; skills, shape
+        (batch, time), 1 + the skill now asked for; features, shape (batch, time, num_features), in hundredths. All are padded on
+        the right with 0; how far does not change the logits.
+
+    Raises:
+        ValueError: If a size is not a positive whole number or `dropout` lies outside [0, 1).
+
+    Example:
+        >>> build_tracer(5, num_features=3).output_shape
+        (None, None, 2)
+
+    Reference:
+        Piech et al. (2015), "Deep Knowledge Tracing", arXiv:1506.05908.
+    """
+    sizes = {"embedding_dim": embedding_dim, "units": units, "head_units": head_units}
+    check_positive(num_skills=num_skills, num_features=num_features, **sizes)
+    check_share(dropout=dropout)
+    num_skills, size = int(num_skills), int(embedding_dim)
+    answers = keras.Input(shape=(None,), dtype="int32", name="answers")
+    skills = keras.Input(shape=(None,), dtype="int32", name="skills")
+    features = keras.Input(shape=(None, int(num_features)), dtype="int32", name="features")
+    x = keras.layers.Embedding(2 * num_skills + 2, size, name="answer_embedding")(answers)
+    # No mask: it would drop to the slow path. Padding stands on the right, where no earlier place sees it.
+    x = _over_any_length(FastGRU(int(units), return_sequences=True, name="gru_0"))(x)
+    asked = keras.layers.Embedding(num_skills + 1, size, name="skill_embedding")(skills)
+    counted = keras.layers.Rescaling(0.01, name="counted")(features)
+    x = keras.layers.Concatenate(name="joined")([keras.layers.Dropout(dropout, name="gru_0_dropout")(x), asked, counted])
+    x = keras.layers.Dense(int(head_units), activation="relu", name="merged")(x)
+    x = keras.layers.Dropout(dropout, name="merged_dropout")(x)
+    logits = keras.layers.Dense(2, dtype="float32", name="logits")(x)
+    return keras.Model([answers, skills, features], logits, name="gru_tracer")
+
+
+def _read_words(
+    vocab_size: int,
+    *,
+    cell: str,
+    embedding_dim: int,
+    units: int,
+    num_layers: int,
+    head_units: int,
+    filters: int,
+    dropout: float,
+    word_dropout: float,
+) -> tuple[list, Any, Any]:
+    """Return the inputs token_ids, word_ends and characters, the language model's state at each token, (batch, time, units), and what
+    is known of each word, (batch, words, 2 * head_units).
+    """
+    sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
+    check_positive(vocab_size=vocab_size, **sizes)
+    check_share(dropout=dropout, word_dropout=word_dropout)
+    check_choice(CELLS, cell=cell)
+    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
+    word_ends = keras.Input(shape=(None,), dtype="int32", name="word_ends")
+    characters = keras.Input(shape=(None, MAX_CHARACTERS), dtype="int32", name="characters")
+    # As in a language model with tied embeddings, so that both start from random weights of the same size.
+    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
+    vectors = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")(token_ids)
+    vectors = keras.layers.Dropout(word_dropout, noise_shape=(None, None, 1), name="word_dropout")(vectors)
+    x = vectors
+    for i in range(num_layers):
+        x = keras.layers.Dropout(dropout / 2, name=f"{cell}_{i - 1}_dropout" if i else "embedding_dropout")(x)
+        x = _over_any_length(CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}"))(x)
+    states = x
+    words = [
+        WordStates(name="word_states")([states, word_ends]),
+        WordMeans(name="word_means")([vectors, word_ends]),
+        WordSpelling(NUM_CHARACTERS, filters=int(filters), name="spelling")(characters),
+    ]
+    x = keras.layers.Dropout(dropout, name="words_dropout")(keras.layers.Concatenate(name="words")(words))
+    return [token_ids, word_ends, characters], states, _from_both_sides(x, word_ends, int(head_units))
+
+
+def _from_both_sides(x: Any, ends: Any, units: int) -> Any:
+    """Return the states of two GRUs over places, one from each side, side by side; `ends` is 0 where there is padding."""
+    onwards = _over_any_length(FastGRU(units, return_sequences=True, name="onwards"))(x)
+    # No mask: it would drop to the slow path. The padding is left on the right, where it comes last in both directions.
+    turned = ReverseWords(name="turned_words")([x, ends])
+    back = _over_any_length(FastGRU(units, return_sequences=True, name="backwards"))(turned)
+    back = ReverseWords(name="turned_back")([back, ends])
+    return keras.layers.Concatenate(name="context")([onwards, back])
 
 
 def _over_any_length(layer: keras.layers.Layer) -> keras.layers.Layer:

@@ -301,6 +301,26 @@ class ChoiceOfPlaces(keras.layers.Layer):
         return (input_shape[0][0], 2, None if words is None else words + 1)
 
 
+@keras.saving.register_keras_serializable(package="slm_helpers")
+class FrameScores(keras.layers.Layer):
+    """[tags, intent, word_ends] -> one table of scores a command: float32, (batch, places, num_tags + num_intents).
+
+    Tags have shape (batch, places, num_tags), the intent (batch, num_intents). The last place whose `word_ends` is not 0 stands
+    for the whole command: only there do intents score, and only elsewhere tags; the others get -1e9.
+    """
+
+    def call(self, arguments: list) -> Any:
+        """Return the scores."""
+        tags, intent, ends = ops.cast(arguments[0], "float32"), ops.cast(arguments[1], "float32"), ops.cast(arguments[2], "int32")
+        length = ops.sum(ops.cast(ends != 0, "int32"), axis=1, keepdims=True)
+        whole = ops.cast(ops.equal(ops.arange(ops.shape(ends)[1], dtype="int32")[None, :], length - 1), "float32")[:, :, None]
+        return ops.concatenate([tags * (1 - whole) - 1e9 * whole, intent[:, None, :] * whole - 1e9 * (1 - whole)], axis=-1)
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return (batch, places, num_tags + num_intents)."""
+        return (*input_shape[0][:-1], input_shape[0][-1] + input_shape[1][-1])
+
+
 def _unit_length(features: Any) -> Any:
     """Scale vectors to length 1; the sum of squares is taken in float32."""
     squares = ops.sum(ops.square(ops.cast(features, "float32")), axis=-1, keepdims=True)

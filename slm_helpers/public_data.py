@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slm_helpers.audio import read_recordings
 from slm_helpers.data import SPLITS, TASK_COLUMNS, check_tags, make_splits
 from slm_helpers.files import atomic_write, read_rows, read_text
 
@@ -132,13 +133,15 @@ def _mirror_rows(public: PublicSet, folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _kept(public: PublicSet, row: dict[str, Any]) -> list[str]:
-    extra = [name for name in ("intent", "source_language", "target_language", "stars", "fine", "kind") if name in row]
+    extra = [name for name in ("intent", "source_language", "target_language", "stars", "fine", "kind", "speaker", "id") if name in row]
     return [*TASK_COLUMNS[public.task], *extra]
 
 
 def _source_rows(path: Path, public: PublicSet) -> Rows:
     if public.task == "language_model":
         return [{"text": read_text(path), "file": path.name}]
+    if public.task == "listen":
+        return read_recordings(path)
     if public.task == "tag" and path.name.removesuffix(".gz").endswith(".tsv") and public.columns == {}:
         return _conll_rows(path)
     return read_rows(path, check_cells=False)
@@ -157,11 +160,11 @@ def _complete_splits(frame: pd.DataFrame) -> pd.DataFrame:
     # Questions of fact have an empty context, which would make one key of all.
     key = next(
         name
-        for name in ("text", "tokens", "source", "context", "question", "student", "turns")
+        for name in ("text", "tokens", "source", "context", "question", "student", "turns", "id")
         if name in frame and frame[name].astype(bool).any()
     )
     keys = frame[key].astype(str).str.slice(0, 2000)
-    exact = key == "student"  # a name such as student-12 must keep its number
+    exact = key in ("student", "id")  # a name such as student-12 must keep its number
     present = set(frame["split"])
     if present == {"all"} and len(frame) == 1:
         frame["split"] = "train"  # one long text; whoever uses it cuts it
@@ -334,6 +337,8 @@ PUBLIC: dict[str, PublicSet] = {
     "wnut17": PublicSet("tag", "web text, six kinds of rare entities", _parts(valid="dev"), rows=_whole_works),
     "snips": PublicSet("tag", "assistant commands, 7 intents, slots", _parts(), rows=_slots, columns={"tags": "slots"}),
     "atis": PublicSet("tag", "flight requests, intents, slots", _parts(), rows=_slots, columns={"tags": "slots"}),
+    # Sounds
+    "spoken_digits": PublicSet("listen", "spoken digits, six speakers", {"train": ("train.npz",), "test": ("test.npz",)}),
     # Pairs
     **{f"tatoeba_en_{to}": PublicSet("translate", f"English to {to} sentences", _parts(), rows=_with_languages(to)) for to in ("es", "fr", "de", "zh")},
     "e2e_nlg": PublicSet("translate", "restaurant facts to text", {"train": ("devset.tsv",), "test": ("testset.tsv",)}, rows=_meaning),

@@ -16,6 +16,7 @@ LEVELS = {
     "checks": 0,
     "progress": 0,
     "files": 1,
+    "audio": 1,
     "data": 2,
     "corpora": 3,
     "public_data": 3,
@@ -28,6 +29,9 @@ LEVELS = {
     "words": 0,
     "ngrams": 1,
     "question_baselines": 1,
+    "tracing": 0,
+    "tracing_baselines": 1,
+    "question_writing": 10,
     "baselines": 7,
     "sampling": 6,
     "beam": 6,
@@ -44,11 +48,12 @@ LEVELS = {
     "tasks": 10,
     "machine": 10,
     "plots": 10,
+    "assistant": 11,
     "reports": 11,
     "cli": 12,
 }
 # Loading by name has to reach the modules that hold the names: inside a function only, so that importing still goes one way.
-LATE = {"data": {"corpora", "public_data"}}
+LATE = {"data": {"corpora", "public_data", "simulation"}}
 
 
 def in_subprocess(code: str, **environment: str) -> str:

@@ -288,7 +288,7 @@ def test_valid_is_learned_from_unless_it_has_to_be_scored():
     alone = SavedModel(tag.tagger_from_base(base.model, num_tags=5), base.tokenizer, labels=LABELS)
     train = frame[frame["split"] == "train"]
     hashed = np.concatenate(hash_words([row.split(" ") for row in train["tokens"]], num_buckets=1 << 17))
-    codes = np.concatenate(tag._codes(train["tags"], LABELS))
+    codes = np.concatenate(tag.tag_codes(train["tags"], LABELS))
     wanted, _ = fit_ngram_table(hashed, codes, num_classes=5, num_buckets=1 << 17, by_rarity=False, penalty=tag._PENALTY)
     for keep in (True, False):
         table = tag.add_ngrams(alone, frame, keep_valid=keep).model.get_layer("ngram_scores").get_weights()[0][:, :-1]
@@ -320,7 +320,7 @@ def test_each_word_ends_where_its_tokens_do():
 
 @pytest.mark.parametrize("num_words", [1, 127, 128, 129, 159, 160, 161, 224, 225, 5000])
 def test_pieces_hold_every_word_once_with_context_around_it(num_words):
-    pieces = tag._pieces(num_words)
+    pieces = tag.pieces_of(num_words)
     counted = [place for _, _, first, last in pieces for place in range(first, last)]
     assert counted == list(range(num_words))
     for start, stop, first, last in pieces:

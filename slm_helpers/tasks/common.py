@@ -40,6 +40,10 @@ def put_beside(
     usual_shares: tuple[float, float],
     keep_valid: bool,
     num_buckets: int,
+    head: str = "logits",
+    table_layer: str = "ngram_scores",
+    buckets: str = "num_buckets",
+    num_classes: int | None = None,
     **options: Any,
 ) -> tuple[SavedModel, np.ndarray | None]:
     """Put a linear model on hashed n-grams beside a network, in the shares that tell the classes of valid best.
@@ -53,13 +57,17 @@ def put_beside(
         usual_shares: Of network and linear model where there is no valid part.
         keep_valid: Do without valid in the end. Else the linear model learns from it too once the shares are found.
         num_buckets: As the n-grams were hashed into.
+        head: Name of the network's layer that scores these classes.
+        table_layer: Name of the layer of the linear model beside it.
+        buckets: Name of the builder's argument that makes that layer.
+        num_classes: As many as labels unless given.
         options: Of `fit_ngram_table`: balanced, by_rarity, penalty, seed.
 
     Returns:
         The same with one network that adds the scores of both, the shares worked into its weights, and what was calibrated for
         the other scores left out of the settings; and its scores on valid, from before the linear model learned from it.
     """
-    options |= {"num_classes": len(saved.labels), "num_buckets": num_buckets}
+    options |= {"num_classes": num_classes or len(saved.labels), "num_buckets": num_buckets}
     table, bias = fit_ngram_table(hashed["train"], codes["train"], **options)
     shares, mixed = usual_shares, None
     if network_scores is not None:
@@ -68,11 +76,11 @@ def put_beside(
         mixed = shares[0] * network_scores + shares[1] * linear
         if not keep_valid:
             table, bias = fit_ngram_table([*hashed["train"], *hashed["valid"]], np.concatenate([codes["train"], codes["valid"]]), **options)
-    model = build(**json.loads(saved.model.recipe)["arguments"] | {"num_buckets": num_buckets})
+    model = build(**json.loads(saved.model.recipe)["arguments"] | {buckets: num_buckets})
     start_from(model, saved.model)
-    kernel, own_bias = saved.model.get_layer("logits").get_weights()
+    kernel, own_bias = saved.model.get_layer(head).get_weights()
     table[:, :-1] *= shares[1]
-    model.get_layer("logits").set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
-    model.get_layer("ngram_scores").set_weights([table])
+    model.get_layer(head).set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
+    model.get_layer(table_layer).set_weights([table])
     settings = {name: value for name, value in saved.settings.items() if name not in ("temperature", "caution")}
     return replace(saved, model=model, settings=settings | {"shares": [round(share, 3) for share in shares]}), mixed

@@ -15,14 +15,17 @@ from functools import partial
 from typing import Any
 
 from slm_helpers.backend import keras
-from slm_helpers.baselines import LinearTagger, build_tfidf_classifier
+from slm_helpers.baselines import LinearCommander, LinearTagger, build_tfidf_classifier
 from slm_helpers.data import load_dataset
 from slm_helpers.evaluation import score_table, tag_table
 from slm_helpers.models import load_pretrained
 from slm_helpers.question_baselines import NearestQuestion, SpanBaseline
 from slm_helpers.results import read_results, write_results
+from slm_helpers.tasks import listen
 from slm_helpers.tasks.answer import answer_table
+from slm_helpers.tasks.command import frame_table
 from slm_helpers.tasks.common import Evaluation
+from slm_helpers.tasks.public_tracing import measure_tracing
 from slm_helpers.tasks.run import task_module
 
 import numpy as np
@@ -30,6 +33,7 @@ import pandas as pd
 
 OUT_OF_SCOPE = "oos"
 BASE = "slm-base-en"
+SOUND_BASELINE, LISTENER = "MFCC means + linear SVM", "slm-listener"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +64,27 @@ RUNS = {
     "conll2002_es": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
     "xquad_en": PublicRun(task="answer", metric="exact_match", seeds=(42,)),
     "webquestions": PublicRun(task="answer", metric="exact_match", seeds=(42,)),  # the first of several right answers counts
+    "assistments2009": PublicRun(task="trace", metric="auc", seeds=(42,), changes={"epochs": 6, "batch_size": 32, "max_seconds": 160.0}),
+    "snips": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"max_seconds": 1080.0}),
+    "atis": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"epochs": 12, "max_seconds": 1080.0}),
+    "spoken_digits": PublicRun(task="listen", metric="accuracy", changes={"epochs": 30}),
+    "spoken_digits_speakers": PublicRun(task="listen", metric="accuracy", seeds=(42,), changes={"epochs": 20}),  # each left out in turn
 }
 
 
 def measure(name: str, run: PublicRun) -> None:
     """Measure baselines and the fine-tuned base on one set, but for what is in the table."""
+    if run.task == "listen":
+        return measure_sounds(name, run)
     table = read_results("public")
     known = {(row.model, str(row.seed).removesuffix(".0")) for row in table[table["dataset"] == name].itertuples()}
+    if run.task == "trace":
+        for scores, about in measure_tracing(name, seeds=run.seeds, changes=run.changes, known=known):
+            _keep(scores, about, run)
+        return
     frame = load_dataset(name)
+    if run.task == "command":
+        frame["frame"] = list(zip(frame["intent"], frame["tags"], strict=True))
     rows_of = {split: frame[frame["split"] == split] for split in ("train", "valid", "test")}
     shared = {"task": run.task, "dataset": name, "split": "test", "train_rows": len(rows_of["train"])}
     names = _columns(run.task, frame)
@@ -106,8 +123,40 @@ def measure(name: str, run: PublicRun) -> None:
         gc.collect()
 
 
+def measure_sounds(name: str, run: PublicRun) -> None:
+    """Measure baseline and network on recordings: on the official split, or, for a name that ends in _speakers, on each speaker's
+    recordings in turn with a model that learned from the others' (then the table's column split names the speaker).
+    """
+    frame = load_dataset(name.removesuffix("_speakers"))
+    tests = {"test": (frame[frame["split"] != "test"], frame[frame["split"] == "test"])}
+    if name.endswith("_speakers"):
+        spoken = frame["speaker"]
+        tests = {who: (frame[(spoken != who) & (frame["split"] != "test")], frame[spoken == who]) for who in sorted(set(spoken))}
+    table = read_results("public")
+    known = {(row.split, row.model, str(row.seed).removesuffix(".0")) for row in table[table["dataset"] == name].itertuples()}
+    for split, (learned, asked) in tests.items():
+        train = learned[learned["split"] == "train"]
+        shared = {"task": run.task, "dataset": name, "split": split, "train_rows": len(train)}
+        if (split, SOUND_BASELINE, "42") not in known:
+            started = time.perf_counter()
+            fitted = listen.build_sound_baseline().fit(train["sound"].tolist(), train["label"].tolist())
+            about = {"model": SOUND_BASELINE, "seed": 42, "train_seconds": time.perf_counter() - started}
+            _keep(score_table(asked["label"].to_numpy(), fitted.predict(asked["sound"].tolist())), shared | about, run)
+        for seed in run.seeds:
+            if (split, LISTENER, str(seed)) in known:
+                continue
+            started = time.perf_counter()
+            saved, _ = listen.train(learned, config=replace(listen.DEFAULT, seed=seed, **run.changes), **run.options)
+            about = {"model": LISTENER, "seed": seed, "train_seconds": time.perf_counter() - started}
+            about |= {"num_parameters": saved.model.count_params(), "size_bytes": 2 * saved.model.count_params()}
+            _keep(listen.evaluate(saved, asked).metrics, shared | about, run)
+            keras.backend.clear_session()
+
+
 def _columns(task: str, frame: pd.DataFrame) -> tuple[str, ...]:
     """Return the columns that a baseline reads and, last, the one it predicts."""
+    if task == "command":
+        return ("tokens", "frame")
     if task != "answer":
         return task_module(task).COLUMNS
     return ("context", "question", "answer") if frame["context"].any() else ("question", "answer")
@@ -121,6 +170,7 @@ def _baselines(columns: tuple[str, ...]) -> dict[str, Callable[[], Any]]:
             "TF-IDF + logistic regression": lambda: build_tfidf_classifier(kind="logreg"),
         },
         ("tokens", "tags"): {"linear tagger": LinearTagger},
+        ("tokens", "frame"): {"linear SVM + linear tagger": LinearCommander},
         ("question", "answer"): {"nearest question": NearestQuestion},
         ("context", "question", "answer"): {"log-linear model of spans": SpanBaseline},
     }[columns]
@@ -154,7 +204,7 @@ def with_out_of_scope(scores: Evaluation) -> Evaluation:
     return replace(scores, metrics=pd.concat(rows, ignore_index=True))
 
 
-SCORES = {"classify": classification_scores, "tag": tag_table, "answer": answer_table}
+SCORES = {"classify": classification_scores, "tag": tag_table, "answer": answer_table, "command": frame_table}
 
 
 def _keep(scores: pd.DataFrame, about: dict[str, Any], run: PublicRun) -> None:

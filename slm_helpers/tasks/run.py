@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +25,7 @@ from slm_helpers.tasks.common import Evaluation
 import numpy as np
 import pandas as pd
 
-TASKS = ("classify", "tag", "answer")
+TASKS = ("classify", "tag", "answer", "trace", "command", "listen")
 _CHUNK = 1024  # rows predicted together
 _OUTPUTS = (".csv", ".tsv", ".jsonl")
 
@@ -153,7 +154,8 @@ def predict(
     rows = read_rows(source, encoding=encoding)
     first = next(rows)
     wanted = {name: name for name in module.PREDICT_COLUMNS} | _for_task(saved.task, columns, names=module.PREDICT_COLUMNS)
-    absent = {ours: OPTIONAL[ours] for ours in OPTIONAL if wanted.get(ours) == ours and ours not in first}
+    optional = OPTIONAL | getattr(module, "PREDICT_OPTIONAL", {})
+    absent = {ours: optional[ours] for ours in optional if wanted.get(ours) == ours and ours not in first}
     wanted = {ours: theirs for ours, theirs in wanted.items() if ours not in absent}
     missing = [theirs for theirs in wanted.values() if theirs not in first]
     if missing:
@@ -167,19 +169,22 @@ def predict(
         raise ValueError(f"{source} has a column {taken[0]!r} already, which the result would overwrite. Rename it.")
     started, num_rows, num_empty = time.perf_counter(), 0, 0
     rows = chain([first], rows)
+    # A task whose rows depend on earlier ones remembers these from one part of the file to the next.
+    predict_rows = module.Predictor(saved) if hasattr(module, "Predictor") else partial(module.predict, saved)
+    may_be_empty = getattr(module, "PREDICT_MAY_BE_EMPTY", ())
     with atomic_write(target) as file, ProgressLine() as line:
         write = _writer(file, ending, [*first, "prediction", "confidence"], target)
         while chunk := list(islice(rows, _CHUNK)):
             cleaned = []
             for row in chunk:
-                clean, problem = clean_row(row, wanted)
+                clean, problem = clean_row(row, wanted, may_be_empty=may_be_empty)
                 if problem and not keep_bad:
                     raise ValueError(
                         f"{problem['where']}, column {problem['column']!r}: {problem['reason']}. Fill it in, or leave such rows "
                         "without a prediction by --keep-bad."
                     )
                 cleaned.append(None if problem else clean | absent)
-            found = iter(module.predict(saved, [row for row in cleaned if row is not None]) if any(cleaned) else [])
+            found = iter(predict_rows([row for row in cleaned if row is not None]) if any(cleaned) else [])
             for row, clean in zip(chunk, cleaned, strict=True):
                 write(row | (next(found) if clean is not None else {"prediction": "", "confidence": ""}))
                 num_empty += clean is None
@@ -212,13 +217,15 @@ def load_parts(
             raise ValueError(f"{train[0]}: {rows.sum()} rows are too few to keep some for validation. Give ten at least, or --valid.")
         keys = (
             frame.loc[rows]
-            .drop(columns=["split", *[name for name in ("label", "tags") if name in frame]])
+            .drop(columns=["split", *[name for name in ("label", "tags", "intent") if name in frame]])
             .astype(str)
             .agg(" ".join, axis=1)
         )
         share = min(0.1, 2000 / rows.sum())
-        labels = frame.loc[rows, "label"] if "label" in frame else None
-        frame.loc[rows, "split"] = make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, seed=seed)
+        if "student" in frame:  # whole learners, or valid would know what train is to learn
+            keys, share = frame.loc[rows, "student"], 0.1
+        labels = next((frame.loc[rows, name] for name in ("label", "intent") if name in frame), None)
+        frame.loc[rows, "split"] = make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact="student" in frame, seed=seed)
     needed = task_module(task).COLUMNS
     missing = [name for name in needed if name not in frame]
     if missing:

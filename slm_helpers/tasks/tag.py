@@ -84,8 +84,8 @@ def train(
     if ngrams:
         return add_ngrams(saved, frame, balanced=config.balanced, keep_valid=keep_valid, seed=config.seed), history
     if "valid" in parts:
-        scores = tag_scores(model, tokenizer, _words(parts["valid"]["tokens"]))
-        _settle(saved, scores, _codes(parts["valid"]["tags"], labels))
+        scores = tag_scores(model, tokenizer, split_words(parts["valid"]["tokens"]))
+        settle(saved, scores, tag_codes(parts["valid"]["tags"], labels))
     return saved, history
 
 
@@ -98,7 +98,7 @@ def check_rows(frame: pd.DataFrame) -> list[str]:
     check_tags(frame)
     labels = _labels(frame.loc[frame["split"] == "train", "tags"])
     for split, rows in frame.groupby("split"):
-        _check_known(rows["tags"], labels, f"{split}, row", f"stands in {split} but never in train, which has")
+        check_known_tags(rows["tags"], labels, f"{split}, row", f"stands in {split} but never in train, which has")
     return labels
 
 
@@ -119,8 +119,8 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     """
     num_buckets = num_buckets_for(len(saved.labels))
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
-    words = {split: _words(rows["tokens"]) for split, rows in parts.items()}
-    codes = {split: _codes(rows["tags"], saved.labels) for split, rows in parts.items()}
+    words = {split: split_words(rows["tokens"]) for split, rows in parts.items()}
+    codes = {split: tag_codes(rows["tags"], saved.labels) for split, rows in parts.items()}
     both, mixed = put_beside(
         saved,
         build_tagger,
@@ -136,7 +136,7 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
         seed=seed,
     )
     if mixed is not None:
-        _settle(both, np.split(mixed, np.cumsum([len(row) for row in words["valid"]])[:-1]), codes["valid"])
+        settle(both, np.split(mixed, np.cumsum([len(row) for row in words["valid"]])[:-1]), codes["valid"])
     return both
 
 
@@ -151,7 +151,7 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
         ValueError: If a tag is not one of the model's.
     """
     check_tags(frame)
-    _check_known(frame["tags"], saved.labels, "row", "is unknown to this model, which knows")
+    check_known_tags(frame["tags"], saved.labels, "row", "is unknown to this model, which knows")
     tags = [row.split(" ") for row in frame["tags"]]
     found = [[saved.labels[code] for code in codes] for codes, _ in _best(saved, frame["tokens"])]
     counts = span_counts(tags, found).groupby("type")[_COUNTS].sum()
@@ -186,7 +186,7 @@ def tagger_from_base(base: keras.Model, *, num_tags: int, dropout: float = 0.4) 
 
 def tag_scores(model: keras.Model, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[np.ndarray]:
     """Return the logits of each sentence's words, shape (words, num_tags); sentences may be of any length."""
-    pieces = [(row, *piece) for row, words in enumerate(sentences) for piece in _pieces(len(words))]
+    pieces = [(row, *piece) for row, words in enumerate(sentences) for piece in pieces_of(len(words))]
     num_buckets = model.get_layer("ngram_scores").num_buckets if len(model.inputs) > 3 else 0
     inputs = encode_sentences(tokenizer, [sentences[row][start:stop] for row, start, stop, _, _ in pieces], num_buckets=num_buckets)
     found: list[list[np.ndarray]] = [[] for _ in sentences]
@@ -214,15 +214,23 @@ def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *
     return inputs
 
 
-def _settle(saved: SavedModel, scores: list[np.ndarray], codes: list[np.ndarray]) -> None:
+def settle(saved: SavedModel, scores: list[np.ndarray], codes: list[np.ndarray]) -> None:
     """Note the temperature and the caution that suit the scores of valid best."""
     saved.settings["temperature"] = fit_temperature(np.concatenate(scores), np.concatenate(codes))
     saved.settings["caution"] = _best_caution(scores, codes, saved.labels)
 
 
 def _best(saved: SavedModel, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return for each sentence its tags as places among the labels, and their calibrated probabilities."""
-    scores = tag_scores(saved.model, saved.tokenizer, _words(texts))
+    return best_tags(saved, tag_scores(saved.model, saved.tokenizer, split_words(texts)))
+
+
+def best_tags(saved: SavedModel, scores: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return for each sentence its best legal tags as places among the labels, and their calibrated probabilities.
+
+    Args:
+        saved: Its settings hold what `settle` found.
+        scores: Logits of the tags of each word, shape (words, num_tags).
+    """
     found = []
     for rows, codes in zip(scores, _decoded(scores, saved.labels, saved.settings.get("caution", 0.0)), strict=True):
         probs = softmax(rows.astype("float64") / saved.settings.get("temperature", 1.0))
@@ -253,16 +261,16 @@ def _best_caution(scores: Sequence[np.ndarray], codes: Sequence[np.ndarray], lab
 def _examples(tokenizer: Tokenizer, frame: pd.DataFrame, labels: list[str]) -> Examples:
     """Return labelled sentences; of long ones pieces, in which the words at the edges are read but do not count."""
     sentences, targets = [], []
-    for words, codes in zip(_words(frame["tokens"]), _codes(frame["tags"], labels), strict=True):
-        for start, stop, first, last in _pieces(len(words)):
+    for words, codes in zip(split_words(frame["tokens"]), tag_codes(frame["tags"], labels), strict=True):
+        for start, stop, first, last in pieces_of(len(words)):
             place = np.arange(start, stop)
             sentences.append(words[start:stop])
             targets.append(np.where((place >= first) & (place < last), codes[start:stop], -1))
     return Examples(encode_sentences(tokenizer, sentences), targets, along="word_ends")
 
 
-def _pieces(num_words: int) -> list[tuple[int, int, int, int]]:
-    """Return the pieces a sentence is read in, as (start, stop, first word that counts, word behind the last that counts)."""
+def pieces_of(num_words: int) -> list[tuple[int, int, int, int]]:
+    """Return the pieces that a sentence is read in, as (start, stop, first word that counts, word behind the last that counts)."""
     pieces, start, first = [], 0, 0
     while True:
         stop = min(start + MAX_WORDS, num_words)
@@ -281,7 +289,7 @@ def _labels(tags: Sequence[str]) -> list[str]:
     return ["O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
 
 
-def _check_known(tags: Sequence[str], labels: list[str], where: str, problem: str) -> None:
+def check_known_tags(tags: Sequence[str], labels: list[str], where: str, problem: str) -> None:
     """Raise ValueError for the first row with a tag that is no label."""
     known = set(labels)
     for row, sentence in enumerate(tags, 1):
@@ -293,12 +301,14 @@ def _check_known(tags: Sequence[str], labels: list[str], where: str, problem: st
             )
 
 
-def _codes(tags: Sequence[str], labels: list[str]) -> list[np.ndarray]:
+def tag_codes(tags: Sequence[str], labels: list[str]) -> list[np.ndarray]:
+    """Return the tags of each sentence, joined by spaces, as places among the labels."""
     places = {label: place for place, label in enumerate(labels)}
     return [np.array([places[tag] for tag in row.split(" ")], dtype="int64") for row in tags]
 
 
-def _words(texts: Sequence[str]) -> list[list[str]]:
+def split_words(texts: Sequence[str]) -> list[list[str]]:
+    """Return the words of each text, in which they are joined by single spaces."""
     return [text.split(" ") for text in texts]
 
 

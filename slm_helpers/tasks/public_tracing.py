@@ -1,0 +1,53 @@
+"""Measure knowledge tracing on a public set, beside its baselines; `slm_helpers.tasks.public` calls it and keeps what it yields."""
+
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+from slm_helpers.data import load_dataset
+from slm_helpers.tasks import trace
+from slm_helpers.tracing import find_twin_skills, join_twin_skills, order_attempts
+from slm_helpers.tracing_baselines import BayesianTracing, CountRegression, OverallRate, SkillRates
+
+import numpy as np
+import pandas as pd
+
+MODEL = "slm-tracer"
+BASELINES = {
+    "overall rate": OverallRate,
+    "rate of each skill": SkillRates,
+    "logistic regression on counts": CountRegression,
+    "Bayesian knowledge tracing": BayesianTracing,
+}
+
+
+def measure_tracing(
+    name: str, *, seeds: Collection[int], changes: dict[str, Any], known: Collection[tuple[str, str]]
+) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+    """Yield the scores on test of each model that is not known yet (model, seed), and what stands beside them in the table.
+
+    Attempts that stand twice in the data, see `find_twin_skills`, are counted once. Scores are those of `trace.trace_table`.
+    """
+    frame = load_dataset(name)
+    frame = join_twin_skills(frame, find_twin_skills(frame[frame["split"] == "train"]))
+    train, test = (order_attempts(frame[frame["split"] == split]) for split in ("train", "test"))
+    about = {"task": "trace", "dataset": name, "split": "test", "train_rows": len(train)}
+    answers = (test["correct"].to_numpy(), test["student"].to_numpy())
+    for model, build in BASELINES.items():
+        if (model, "42") in known:
+            continue
+        started = time.perf_counter()
+        fitted = build().fit(train)
+        seconds = time.perf_counter() - started
+        scores = trace.trace_table(answers[0], fitted.predict(test), answers[1])
+        yield scores, about | {"model": model, "seed": 42, "train_seconds": seconds}
+    for seed in seeds:
+        if (MODEL, str(seed)) in known:
+            continue
+        started = time.perf_counter()
+        saved, _ = trace.train(frame[frame["split"] != "test"], config=replace(trace.DEFAULT, seed=seed, **changes))
+        seconds = time.perf_counter() - started
+        size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written
+        more = {"model": MODEL, "seed": seed, "train_seconds": seconds, "num_parameters": saved.model.count_params(), "size_bytes": size}
+        yield trace.evaluate(saved, test).metrics, about | more
