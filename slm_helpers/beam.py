@@ -1,4 +1,4 @@
-"""Beam search over any single-step model, as one compiled loop."""
+"""Beam search and greedy search over any single-step model, each as one compiled loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 
 ops = keras.ops
 
-_ROOM = 32  # the loop has room for a multiple of this many tokens, so that near lengths share one compiled program
+_ROOM = 64  # the loop has room for a multiple of this many tokens, so that near lengths share one compiled program
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,55 @@ def beam_search(
     Reference:
         Wu et al. (2016), "Google's Neural Machine Translation System ...", arXiv:1609.08144 (equation 14, without coverage).
     """
-    check_positive(beam_size=beam_size, max_tokens=max_tokens)
+    check_positive(beam_size=beam_size)
     if not isinstance(length_penalty, Real) or not 0 <= length_penalty < float("inf"):
         raise ValueError(f"length_penalty is {length_penalty!r}, but must be 0 or more. Use 0 for plain log-probabilities.")
+    penalties = np.full(len(first_ids), length_penalty, "float32")
+    found = _run_loop(_BeamLoop, step, first_ids, states, end_id, max_tokens, never, [penalties], beam_size=int(beam_size))
+    return [[_hypothesis(*place, end_id) for place in zip(*row, strict=True) if np.isfinite(place[0])] for row in zip(*found, strict=True)]
+
+
+def greedy_search(
+    step: keras.Model, first_ids: np.ndarray, states: Sequence[np.ndarray], *, end_id: int, max_tokens: int = 100, never: Sequence[int] = ()
+) -> list[Hypothesis]:
+    """Follow the likeliest token each time, for many rows side by side; ends when the last row has.
+
+    Arguments and errors are those of `beam_search`. Returns one sequence a row, whose score is its log-probability per token.
+    """
+    found = _run_loop(_GreedyLoop, step, first_ids, states, end_id, max_tokens, never)
+    return [_hypothesis(log_prob / length, log_prob, length, tokens, end_id) for log_prob, length, tokens in zip(*found, strict=True)]
+
+
+def _run_loop(
+    kind: type,
+    step: keras.Model,
+    first_ids: np.ndarray,
+    states: Sequence[np.ndarray],
+    end_id: int,
+    max_tokens: int,
+    never: Sequence[int],
+    settings_of_rows: Sequence[np.ndarray] = (),
+    **options: int,
+) -> list[np.ndarray]:
+    """Run a loop over the rows, compiled once per setting and kept with the model, so that it goes when the model goes."""
+    check_positive(max_tokens=max_tokens)
     first_ids = np.asarray(first_ids, dtype="int32")
     if first_ids.ndim != 1 or any(len(state) != len(first_ids) for state in states):
         raise ValueError(
             f"first_ids has shape {first_ids.shape} and the states {[np.shape(s) for s in states]}, but all need the same first axis: "
             "one row per sequence to find."
         )
-    room = -(-max_tokens // _ROOM) * _ROOM
-    settings = (int(end_id), int(beam_size), room, tuple(sorted({int(token) for token in never})))
-    # Compiled once per setting and kept with the model, so that it goes when the model goes.
-    loops = vars(step).setdefault("_beam_loops", {})
-    if settings not in loops:
-        loops[settings] = _BeamLoop(step, *settings)
-    limits = [np.full(len(first_ids), max_tokens, "int32"), np.full(len(first_ids), length_penalty, "float32")]
-    found = [np.asarray(value) for value in loops[settings].predict_on_batch([first_ids, *limits, *states])]
-    return [[_hypothesis(*place, end_id) for place in zip(*row, strict=True) if np.isfinite(place[0])] for row in zip(*found, strict=True)]
+    settings = {"end_id": int(end_id), "room": -(-max_tokens // _ROOM) * _ROOM, "never": tuple(sorted({int(token) for token in never}))}
+    settings |= options
+    loops = vars(step).setdefault("_search_loops", {})
+    key = (kind, *settings.items())
+    if key not in loops:
+        loops[key] = kind(step, **settings)
+        # A source of any length comes in as a state: XLA would compile the loop anew for each.
+        if keras.backend.backend() == "tensorflow" and any(None in state.shape[1:] for state in step.inputs[1:]):
+            loops[key].jit_compile = False
+    limits = np.full(len(first_ids), max_tokens, "int32")
+    return [np.asarray(value) for value in loops[key].predict_on_batch([first_ids, limits, *settings_of_rows, *states])]
 
 
 def _hypothesis(score: float, log_prob: float, length: int, tokens: np.ndarray, end_id: int) -> Hypothesis:
@@ -94,7 +125,7 @@ class _BeamLoop(keras.Model):
     Each row has two sets of `beam_size` sequences: those that grow, and the best of those that have ended.
     """
 
-    def __init__(self, step: keras.Model, end_id: int, beam_size: int, room: int, never: tuple[int, ...]):
+    def __init__(self, step: keras.Model, *, end_id: int, beam_size: int, room: int, never: tuple[int, ...]):
         super().__init__(name="beam_loop")
         self.step, self.end_id, self.beam_size, self.room = step, end_id, beam_size, room
         self.never = np.isin(np.arange(step.outputs[0].shape[-1]), never)
@@ -149,6 +180,40 @@ class _BeamLoop(keras.Model):
         values, places = ops.top_k(ops.reshape(totals, (-1, self.beam_size * vocab_size)), num_best)
         places = ops.cast(places, "int32")
         return places // vocab_size, places % vocab_size, values
+
+
+class _GreedyLoop(keras.Model):
+    """[first ids, limit, *states] -> [log-probabilities, lengths, tokens], each with a row a sequence."""
+
+    def __init__(self, step: keras.Model, *, end_id: int, room: int, never: tuple[int, ...]):
+        super().__init__(name="greedy_loop")
+        self.step, self.end_id, self.room = step, end_id, room
+        self.never = np.isin(np.arange(step.outputs[0].shape[-1]), never)
+
+    def call(self, arguments: list) -> list:
+        first_ids, limit, *states = arguments
+        first_ids, limit = ops.cast(first_ids, "int32"), ops.cast(limit, "int32")[0]
+
+        def going_on(i, last, log_probs, lengths, *rest):
+            return ops.logical_and(i < limit, ops.any(lengths == i))
+
+        def one_more(i, last, log_probs, lengths, tokens, *states):
+            logits, *states = self.step([last, *states])
+            logits = ops.cast(logits, "float32")
+            allowed = ops.where(self.never[None], -np.inf, logits)
+            drawn = ops.cast(ops.argmax(allowed, axis=-1), "int32")
+            live = lengths == i  # a row that has ended keeps its length
+            gain = ops.max(allowed, axis=-1) - ops.logsumexp(logits, axis=-1)
+            tokens = tokens + ops.where(live, drawn, 0)[:, None] * ops.cast(ops.arange(self.room) == i, "int32")[None]
+            # One more than its tokens would be the length of a row that goes on; behind the end token it stands still.
+            lengths = ops.where(ops.logical_and(live, drawn != self.end_id), i + 1, lengths)
+            return (i + 1, drawn, log_probs + ops.where(live, gain, 0.0), lengths, tokens, *states)
+
+        zeros = ops.zeros_like(first_ids)
+        tokens = ops.zeros((ops.shape(first_ids)[0], self.room), dtype="int32")
+        start = (ops.zeros((), dtype="int32"), first_ids, ops.cast(zeros, "float32"), zeros, tokens)
+        i, _, log_probs, lengths, tokens, *_ = ops.while_loop(going_on, one_more, (*start, *states))
+        return [log_probs, ops.minimum(lengths + 1, i), tokens]
 
 
 def _best(num: int, *groups: tuple) -> tuple:
