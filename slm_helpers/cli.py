@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-_TASKS = ("classify", "tag", "answer", "trace", "command", "listen")
-_WITHOUT_BASE = ("trace", "listen")  # they read no text
+_TASKS = ("classify", "tag", "answer", "translate", "trace", "command", "listen")
 # Options that name a file's columns.
 _COLUMNS = (
     *("text", "label", "tokens", "tags", "intent", "sound", "context", "question", "answer", "answer_start"),
-    *("student", "step", "skill", "correct"),
+    *("source", "target", "target_language", "student", "step", "skill", "correct"),
 )
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "max_seconds", "balanced")  # options of `slm finetune` for FinetuneConfig
 # Options of `slm generate` that say how to draw.
@@ -92,7 +91,9 @@ def _build_parser() -> argparse.ArgumentParser:
     finetune.add_argument("--valid", metavar="FILE", help="rows that choose the epoch (default: a tenth of train)")
     finetune.add_argument("--test", metavar="FILE", help="rows that are scored at the end")
     finetune.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model folder; an older one there is replaced")
-    finetune.add_argument("--base", metavar="M", help="model to start from (default slm-base-en; for trace and listen none), or none")
+    finetune.add_argument(
+        "--base", metavar="M", help="model to start from, or none (default slm-base-en; for translate, trace, listen none)"
+    )
     finetune.add_argument("--seed", type=int, default=42)
     finetune.add_argument("--epochs", type=int, help="passes over train at most (default: the task's own)")
     finetune.add_argument("--batch-size", type=int, help="rows in an update (default: the task's own)")
@@ -116,6 +117,14 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--keep-bad", action="store_true", help="leave the prediction of a row without a value empty, instead of stopping")
     _add_file_options(predict)
     predict.set_defaults(run=_predict)
+
+    translate = commands.add_parser("translate", help="translate a sentence, or lines from standard input")
+    translate.add_argument("text", nargs="?", metavar="TEXT", help="lines of standard input unless given")
+    translate.add_argument("--to", default="", metavar="LANGUAGE", help="e.g. es; may be left out if the model knows only one")
+    translate.add_argument("--model", metavar="M", help="a model folder or the name of a pretrained model (default slm-en-es)")
+    translate.add_argument("--beam-size", type=int, metavar="N", help="1 takes the likeliest word each time (default: the model's own)")
+    translate.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    translate.set_defaults(run=_translate)
 
     download = commands.add_parser("download", help="fetch a public data set into the cache")
     download.add_argument("name", metavar="NAME")
@@ -233,16 +242,16 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from slm_helpers.tasks.run import finetune
+    from slm_helpers.tasks.run import finetune, starts_from_base
 
-    base = options.base or ("none" if options.task in _WITHOUT_BASE else "slm-base-en")
+    base = options.base or ("slm-base-en" if starts_from_base(options.task) else "none")
     result = finetune(
         options.task,
         train=options.train,
         valid=options.valid,
         test=options.test,
         out=options.out,
-        base=None if base == "none" else _open_model(base),
+        base=None if base == "none" else _open_model(base, task=None if options.task == "translate" else "lm"),
         seed=options.seed,
         changes={name: value for name in _SETTINGS if (value := getattr(options, name)) is not None},
         ngrams=not options.no_ngrams,
@@ -287,6 +296,29 @@ def _print_result(result: dict[str, Any], options: argparse.Namespace) -> None:
         print(f"  {name:<18} {values['value']:.4f}{interval}")
 
 
+def _translate(options: argparse.Namespace) -> int:
+    texts = [options.text] if options.text is not None else [line.strip() for line in sys.stdin]
+    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
+    if empty or not texts:
+        place = f"line {empty[0]} of standard input" if options.text is None and texts else "the text"
+        raise ValueError(f"There is nothing to translate: {place} is empty.")
+    saved = _open_model(options.model, task="translate", default=("slm-en-es", "11_machine_translation"))
+    from slm_helpers.tasks.translate import translate
+
+    started = time.perf_counter()
+    found = translate(saved, texts, options.to, beam_size=options.beam_size)
+    seconds = time.perf_counter() - started
+    if options.json:
+        translations = [{"source": text, "translation": row["prediction"]} | row for text, row in zip(texts, found, strict=True)]
+        for row in translations:
+            del row["prediction"]
+        _print_json({"translations": translations, "to": options.to, "model": saved.folder.name, "seconds": seconds})
+    else:
+        for row in found:
+            print(row["prediction"])
+    return 0
+
+
 def _download(options: argparse.Namespace) -> int:
     from slm_helpers.public_data import download
 
@@ -294,21 +326,24 @@ def _download(options: argparse.Namespace) -> int:
     return 0
 
 
-def _open_model(name: str | None):
-    """Load a model by folder or pretrained name; without one, the base model, else what page 03 has left."""
+def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str, str] = ("slm-base-en", "03_pretraining")):
+    """Load a model of a task (None: of any) by folder or pretrained name; without a name, the first of `default`, a pretrained model,
+    else what the page of the second has left.
+    """
     from slm_helpers.models import PRETRAINED_DIR, RUNS_DIR, load_model
 
-    default = [PRETRAINED_DIR / "slm-base-en", RUNS_DIR / "03_pretraining"]
-    candidates = [PRETRAINED_DIR / name, Path(name)] if name else default
+    candidates = [PRETRAINED_DIR / name, Path(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
     for folder in candidates:
         if (folder / "config.json").exists():
-            return load_model(folder, task="lm")
+            return load_model(folder, task=task)
     if name:
         available = ", ".join(sorted(p.parent.name for p in PRETRAINED_DIR.glob("*/config.json"))) or "none yet"
         raise FileNotFoundError(
             f"{name} is neither a model folder nor a pretrained model ({available}). Check the path given with --model."
         )
-    raise FileNotFoundError("There is no model yet. Run `slm run 03`, which trains one, or name a model folder with --model.")
+    raise FileNotFoundError(
+        f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
+    )
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_helpers.checks import check_choice, check_positive
-from slm_helpers.files import FORMATS, read_rows, sha256_of
+from slm_helpers.files import FORMATS, read_rows, read_text, sha256_of
 
 import numpy as np
 import pandas as pd
@@ -30,10 +30,12 @@ TASK_COLUMNS = {
     "dialogue": ("turns",),
     "trace": ("student", "step", "skill", "correct"),
 }
-_COLUMNS = tuple(dict.fromkeys(name for names in TASK_COLUMNS.values() for name in names))
+_COLUMNS = (*dict.fromkeys(name for names in TASK_COLUMNS.values() for name in names), "target_language")
 _MAY_BE_EMPTY = ("answer", "context", "intent")  # other tasks may have rows without; the task that needs one says so
 _WHOLE_NUMBERS = ("answer_start", "step", "correct")
-OPTIONAL = {"context": "", "answer_start": -1}  # what stands for a column that a file of questions and answers lacks
+# What stands for a column that a file lacks, if it has those that the column goes with.
+OPTIONAL = {"context": "", "answer_start": -1, "target_language": ""}
+_GOES_WITH = {"context": {"question", "answer"}, "answer_start": {"question", "answer"}, "target_language": {"source", "target"}}
 
 
 def load_dataset(
@@ -48,6 +50,7 @@ def load_dataset(
     sound: str | None = None,
     source: str | None = None,
     target: str | None = None,
+    target_language: str | None = None,
     context: str | None = None,
     question: str | None = None,
     answer: str | None = None,
@@ -67,12 +70,13 @@ def load_dataset(
     kept (dev, val and validation become valid); without one, rows are dealt 80/10/10 at random, equal texts on one side.
     Rows without text or label are left out, counted in a warning and listed by `skipped_rows`. A file of questions and answers
     needs no context (facts, asked without a passage) and no answer_start (the first place of the answer in its context counts).
+    Sentences and their translations may also stand in two text files, a line each: `load_dataset("train.en::train.es")`.
 
     Args:
         name_or_path: Name of a set, or path of a .csv, .tsv, .jsonl, .txt, .parquet or CoNLL file.
         split: Return only this split. For a file without a column `split`: count all its rows to this split.
-        text, label, tokens, tags, intent, sound, source, target, context, question, answer, answer_start, turns, student, step, skill,
-            correct: Names that your file uses for these columns.
+        text, label, tokens, tags, intent, sound, source, target, target_language, context, question, answer, answer_start, turns, student,
+            step, skill, correct: Names that your file uses for these columns.
         encoding: Of your own file, e.g. "cp1252".
         seed: Of the random split of your own file.
 
@@ -84,7 +88,8 @@ def load_dataset(
         ValueError: If the data cannot be used as they are; the message names file, row and column and what to do.
     """
     columns = {
-        "text": text, "label": label, "tokens": tokens, "tags": tags, "intent": intent, "sound": sound, "source": source, "target": target,
+        "text": text, "label": label, "tokens": tokens, "tags": tags, "intent": intent, "sound": sound,
+        "source": source, "target": target, "target_language": target_language,
         "context": context, "question": question, "answer": answer, "answer_start": answer_start, "turns": turns,
         "student": student, "step": step, "skill": skill, "correct": correct,
     }  # fmt: skip
@@ -92,6 +97,8 @@ def load_dataset(
     if split is not None:
         check_choice(SPLITS, split=split)
     name = str(name_or_path)
+    if "::" in name:
+        return _load_line_pairs(name, columns, split, encoding, seed)
     if _looks_like_a_file(name):
         return _load_own(Path(name), columns, split, encoding, seed)
     if columns:
@@ -295,8 +302,7 @@ def _load_own(path: Path, columns: dict[str, str], split: str | None, encoding: 
             f"{path}: no row is left: all {len(skipped)} lack a value, e.g. {skipped[0]['where']}, column {skipped[0]['column']!r}."
         )
     frame = pd.DataFrame(rows)
-    if {"question", "answer"} <= set(frame):
-        frame = frame.assign(**{name: value for name, value in OPTIONAL.items() if name not in frame})
+    frame = frame.assign(**{name: value for name, value in OPTIONAL.items() if name not in frame and _GOES_WITH[name] <= set(frame)})
     if {"student", "skill", "correct"} <= set(frame) and "step" not in frame:
         frame["step"] = frame.groupby("student").cumcount()  # in the order of the file
     if "tags" in frame:
@@ -321,6 +327,38 @@ def _load_own(path: Path, columns: dict[str, str], split: str | None, encoding: 
         warnings.warn(
             f"{path}: {len(skipped)} of {len(skipped) + len(rows)} rows were left out for want of a value "
             f"(first: {skipped[0]['where']}, column {skipped[0]['column']!r}). skipped_rows(frame) lists them.",
+            stacklevel=3,
+        )
+    return frame
+
+
+def _load_line_pairs(name: str, columns: dict[str, str], split: str | None, encoding: str, seed: int) -> pd.DataFrame:
+    """Return source and target from two text files, of which line n of one translates line n of the other."""
+    paths = [Path(part) for part in name.split("::")]
+    if len(paths) != 2 or columns:
+        raise ValueError(f"{name}: two text files make pairs of lines, e.g. train.en::train.es, and they have no columns to name.")
+    lines = [read_text(path, encoding=encoding).removesuffix("\n").split("\n") for path in paths]
+    if len(lines[0]) != len(lines[1]):
+        raise ValueError(
+            f"{paths[0]} has {len(lines[0]):,} lines and {paths[1]} {len(lines[1]):,}, but line n of one must translate line n of the "
+            "other. Find where they part: a line is missing, or a text holds a line end."
+        )
+    frame = pd.DataFrame({"source": lines[0], "target": lines[1]}).map(str.strip)
+    empty = (frame == "").any(axis=1).to_numpy()
+    if empty.all():
+        raise ValueError(f"{name}: no pair is left: in each of the {len(frame)} lines one side is empty.")
+    skipped = [
+        {"where": f"{paths[int(bool(source))]}, line {row + 1}", "column": "target" if source else "source", "reason": "empty"}
+        for row, source in enumerate(frame["source"])
+        if empty[row]
+    ]
+    frame = frame[~empty].reset_index(drop=True).assign(target_language="")
+    frame["split"] = split if split is not None else _deal_own(paths[0], frame, seed)
+    if skipped:
+        frame.attrs["skipped"] = skipped
+        warnings.warn(
+            f"{name}: {len(skipped)} of {len(empty)} pairs were left out for one side is empty (first: {skipped[0]['where']}). "
+            "skipped_rows(frame) lists them.",
             stacklevel=3,
         )
     return frame

@@ -492,8 +492,9 @@ def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
             raise ValueError(
                 f"{folder / name} was changed or cut short (SHA-256 {found[:12]}..., recorded {recorded[:12]}...). Copy it again."
             )
-    if config["builder"] not in BUILDERS:
-        importlib.import_module("slm_helpers.heads")  # it builds on this module, so it cannot be imported above
+    for module in ("heads", "encoder_decoder"):  # they build on this module, so they cannot be imported above
+        if config["builder"] not in BUILDERS:
+            importlib.import_module(f"slm_helpers.{module}")
     if config["builder"] not in BUILDERS:
         raise ValueError(f"{folder}: the builder {config['builder']!r} is not known. Known: {', '.join(BUILDERS)}.")
     model = BUILDERS[config["builder"]](**config["arguments"])

@@ -184,8 +184,23 @@ def fit_model(
     """
     make_batches = StreamBatches if config.carry_state else WindowBatches
     batches = make_batches(train_ids, window=config.window, batch_size=config.batch_size, seed=config.seed)
-    run = _Run(model, config, batches)
+    trainer = _Trainer(model, config, batch_size=batches.batch_size)
     valid = None if valid_ids is None else _validation_batches(valid_ids, config)
+    return _fit(
+        _Run(model, config, batches, trainer), valid, checkpoint_dir=checkpoint_dir, checkpoint_steps=checkpoint_steps, on_step=on_step
+    )
+
+
+def _fit(
+    run: "_Run",
+    valid: list[tuple[np.ndarray, ...]] | None,
+    *,
+    checkpoint_dir: str | Path | None,
+    checkpoint_steps: int,
+    on_step: Callable[[int, float], None] | None,
+) -> pd.DataFrame:
+    """Do all the steps of a run, see `fit_model`; a validation batch is what `trainer.measure` takes, its weights third."""
+    config, batches = run.config, run.batches
     checkpoint = Path(checkpoint_dir) / "checkpoint.safetensors" if checkpoint_dir is not None else None
     if checkpoint is not None:
         check_writable(checkpoint.parent)
@@ -259,9 +274,9 @@ _LENGTH = ("epochs", "max_seconds")  # settings that may change when a run goes 
 class _Run:
     """The moving parts of one training run: where it stands, its best weights, its history."""
 
-    def __init__(self, model: keras.Model, config: TrainConfig, batches: WindowBatches):
+    def __init__(self, model: keras.Model, config: TrainConfig, batches: Any, trainer: Any):
         self.model, self.config, self.batches = model, config, batches
-        self.trainer = _Trainer(model, config, batch_size=batches.batch_size)
+        self.trainer = trainer
         self.trainer.optimizer.build(model.trainable_variables)
         self.step = 0
         self.done = False

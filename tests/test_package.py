@@ -32,11 +32,13 @@ LEVELS = {
     "tracing": 0,
     "tracing_baselines": 1,
     "question_writing": 10,
+    "translation_baselines": 1,
+    "translation_scores": 1,
     "baselines": 7,
     "sampling": 6,
     "beam": 6,
     "runtime": 6,
-    "models": 7,  # it reaches for heads by name only, when a saved network needs a builder from there
+    "models": 7,  # it reaches for heads and encoder_decoder by name only, when a saved network needs a builder from there
     "heads": 8,
     "training": 8,
     "generation": 8,
@@ -45,12 +47,14 @@ LEVELS = {
     "explain": 8,
     "privacy": 8,
     "finetune": 9,
-    "tasks": 10,
+    "encoder_decoder": 10,
+    "pairs": 11,
+    "tasks": 12,
     "machine": 10,
     "plots": 10,
-    "assistant": 11,
-    "reports": 11,
-    "cli": 12,
+    "assistant": 13,
+    "reports": 13,
+    "cli": 14,
 }
 # Loading by name has to reach the modules that hold the names: inside a function only, so that importing still goes one way.
 LATE = {"data": {"corpora", "public_data", "simulation"}}

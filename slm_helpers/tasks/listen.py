@@ -21,6 +21,7 @@ COLUMNS = ("sound", "label")
 PREDICT_COLUMNS = ("sound",)
 STACKED = 2  # frames that the network reads in one step
 _MIN_STEPS = 300  # where recordings are few, batches are smaller (16 at least), so that about so many steps are made
+STARTS_FROM_BASE = False  # it reads sound, not text
 DEFAULT = FinetuneConfig(epochs=12, batch_size=32, learning_rate=4e-3)
 
 

@@ -25,7 +25,7 @@ from slm_helpers.tasks.common import Evaluation
 import numpy as np
 import pandas as pd
 
-TASKS = ("classify", "tag", "answer", "trace", "command", "listen")
+TASKS = ("classify", "tag", "answer", "translate", "trace", "command", "listen")
 _CHUNK = 1024  # rows predicted together
 _OUTPUTS = (".csv", ".tsv", ".jsonl")
 
@@ -76,6 +76,9 @@ def finetune(
     frame = load_parts(task, train=train, valid=valid, test=test, columns=columns, encoding=encoding, seed=seed)
     if hasattr(module, "check_rows"):
         module.check_rows(frame)  # before the time of training is spent, and of test too
+    unknown = [name for name in changes or {} if not hasattr(module.DEFAULT, name)]
+    if unknown:
+        raise ValueError(f"The task {task} has no setting {unknown[0]}; leave --{unknown[0].replace('_', '-')} out.")
     config = replace(module.DEFAULT, seed=seed, **(changes or {}))
     split = "test" if (frame["split"] == "test").any() else "valid"
     options = {} if ngrams else {"ngrams": False}
@@ -227,13 +230,18 @@ def load_parts(
         labels = next((frame.loc[rows, name] for name in ("label", "intent") if name in frame), None)
         frame.loc[rows, "split"] = make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact="student" in frame, seed=seed)
     needed = task_module(task).COLUMNS
-    missing = [name for name in needed if name not in frame]
+    missing = [name for name in needed if name not in frame and name not in OPTIONAL]
     if missing:
         raise ValueError(
             f"{train[0]}: the task {task} needs the columns {', '.join(needed)}, but {missing[0]} is missing. "
             f"Say which column holds it, e.g. --{missing[0].replace('_', '-')} NAME."
         )
     return frame
+
+
+def starts_from_base(task: str) -> bool:
+    """Whether the task starts from a language model unless told not to."""
+    return getattr(task_module(task), "STARTS_FROM_BASE", True)
 
 
 def metrics_of(scores: Evaluation) -> dict[str, dict[str, float]]:

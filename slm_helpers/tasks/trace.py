@@ -19,6 +19,7 @@ COLUMNS = ("student", "step", "skill", "correct")
 PREDICT_COLUMNS = COLUMNS
 PREDICT_OPTIONAL = {"step": -1, "correct": ""}  # a file without steps is in order; without answers, each row is asked of a newcomer
 PREDICT_MAY_BE_EMPTY = ("correct",)  # an exercise that is not answered yet
+STARTS_FROM_BASE = False  # it reads answers, not text
 DEFAULT = FinetuneConfig(epochs=15, batch_size=16, learning_rate=4e-3, patience=3)
 PIECE = 160  # attempts of a long history that are scored together
 CONTEXT = 40  # attempts before them that are read as well; what is older is only counted
