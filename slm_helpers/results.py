@@ -31,6 +31,11 @@ COLUMNS = (
     "date",
 )
 KEY = ["task", "dataset", "split", "model", "metric", "seed"]
+# Columns of what `compare_on` returns.
+COMPARED = [
+    *("dataset", "metric", "model", "seeds", "value", "ci_low", "ci_high", "baseline", "baseline_value"),
+    *("aim", "published", "published_model", "train_rows", "train_seconds"),
+]
 
 
 def describe_machine() -> str:
@@ -46,7 +51,7 @@ def read_results(name: str, *, folder: Path | None = None) -> pd.DataFrame:
 
 
 def compare_on(metrics: dict[str, str], *, results: str = "public", base: str = "slm-") -> pd.DataFrame:
-    """Return how well trained models do on public sets beside the baselines, from a table of results.
+    """Return how well trained models do on public sets beside the baselines and a published figure, from a table of results.
 
     Args:
         metrics: The metric to compare by for each set; sets that are not in the table yet are left out.
@@ -55,35 +60,38 @@ def compare_on(metrics: dict[str, str], *, results: str = "public", base: str = 
 
     Returns:
         One row a set and trained model: dataset, metric, model, seeds, value with ci_low and ci_high (of the run in the middle), the best
-        baseline and its value, train_rows and train_seconds.
+        baseline and its value, what this project aims at, published and published_model (where known; their sources stand in
+        data/results/published.csv), train_rows and train_seconds.
     """
     table = read_results(results)
+    published = pd.read_csv(DATA_DIR / "results" / "published.csv").set_index(["dataset", "metric"])
     rows = []
     for dataset, metric in metrics.items():
         found = table[(table["dataset"] == dataset) & (table["metric"] == metric)].sort_values("value")
         ours = found["model"].astype(str).str.startswith(base)
         for model, runs in found[ours].groupby("model"):
             middle = runs.iloc[(len(runs) - 1) // 2]
-            row = {"dataset": dataset, "metric": metric, "model": model, "seeds": len(runs)} | middle[
-                ["value", "ci_low", "ci_high"]
-            ].to_dict()
+            row = {"dataset": dataset, "metric": metric, "model": model, "seeds": len(runs)}
+            row |= middle[["value", "ci_low", "ci_high", "train_rows", "train_seconds"]].to_dict()
             if not ours.all():
                 row |= {"baseline": found[~ours]["model"].iloc[-1], "baseline_value": found[~ours]["value"].iloc[-1]}
-            rows.append(row | middle[["train_rows", "train_seconds"]].to_dict())
-    columns = [
-        "dataset",
-        "metric",
-        "model",
-        "seeds",
-        "value",
-        "ci_low",
-        "ci_high",
-        "baseline",
-        "baseline_value",
-        "train_rows",
-        "train_seconds",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+            if (dataset, metric) in published.index:
+                row |= published.loc[(dataset, metric), ["aim", "published", "published_model"]].to_dict()
+            rows.append(row)
+    return pd.DataFrame(rows, columns=COMPARED)
+
+
+def missed_aims(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return the sets of a table of `compare_on` on which the best trained model stays below the aim or the baseline.
+
+    Returns:
+        One row a set and metric: dataset, metric, model, value, baseline_value, aim, and short_by, what is missing to the higher of
+        the two; empty if nothing is missed.
+    """
+    best = compared.sort_values("value").groupby(["dataset", "metric"], sort=False).tail(1)
+    best = best.assign(short_by=best[["baseline_value", "aim"]].max(axis=1) - best["value"])
+    missed = best.loc[best["short_by"] > 0, ["dataset", "metric", "model", "value", "baseline_value", "aim", "short_by"]]
+    return missed.reset_index(drop=True)
 
 
 def write_results(name: str, rows: list[dict[str, Any]], *, folder: Path | None = None) -> Path:
