@@ -36,7 +36,7 @@ def toy_rows(num_rows: int, *, seed: int = 0) -> pd.DataFrame:
 def toy():
     """A model of the toy commands from random weights, alone and with linear models beside it, and its rows."""
     frame = pd.concat([toy_rows(96).assign(split="train"), toy_rows(30, seed=1).assign(split="valid")], ignore_index=True)
-    alone, history = command.train(frame, base=None, config=FAST, dropout=0.1, ngrams=False)
+    alone, history = command.train(frame, base=None, config=FAST, dropout=0.1, ngrams=False, copies=0)
     return alone, command.add_ngrams(alone, frame), frame, history
 
 
@@ -100,6 +100,23 @@ def test_toy_commands_are_learned_and_linear_models_add_to_it(toy):
     assert command.evaluate(both, test).metrics["value"].iloc[2] > 0.9  # frames
     assert len(alone.model.inputs) == 3 and len(both.model.inputs) == 5
     assert set(both.settings) >= {"shares", "intent_shares", "temperature", "intent_temperature", "caution", "intents"}
+
+
+def test_slots_are_swapped_for_others_of_their_type():
+    rows = pd.DataFrame(
+        [
+            ("lights on in the kitchen please", "O O O O B-room O", "control_lights", "train"),
+            ("lights on in the back hall", "O O O O B-room I-room", "control_lights", "train"),
+            ("stop", "O", "stop", "train"),
+        ],
+        columns=["tokens", "tags", "intent", "split"],
+    )
+    found = command.swap_slots(rows, copies=20, seed=1)
+    assert set(found["tokens"]) == {"lights on in the back hall please", "lights on in the kitchen"}
+    assert set(found["tags"]) == {"O O O O B-room I-room O", "O O O O B-room"} and set(found["intent"]) == {"control_lights"}
+    assert found.columns.tolist() == rows.columns.tolist() and 0 < len(found) < 40
+    assert command.swap_slots(rows, copies=20, seed=1).equals(found)
+    assert command.swap_slots(rows, copies=0).empty and command.swap_slots(rows.iloc[2:], copies=3).empty
 
 
 def test_the_linear_scores_are_added_in_their_share(toy):

@@ -31,6 +31,7 @@ PREDICT_COLUMNS = ("tokens",)
 _COUNTS = ["right", "found", "wanted"]
 _TAG_SHARES, _INTENT_SHARES = (0.6, 2.0), (0.7, 2.0)  # of network and linear model where there is no valid part to tell
 _INTENT_WEIGHT = 5.0  # of the intent in the loss, against 1 of each word's tag: it is one of many places, and what an action hangs on
+_FEW_ROWS = 2000  # commands of train below which copies with swapped slots are added
 _PENALTY = 0.2  # of the weights of the linear model of tags
 DEFAULT = FinetuneConfig(epochs=10, batch_size=32, learning_rate=4e-3, layer_decay=0.75)
 
@@ -43,6 +44,7 @@ def train(
     dropout: float = 0.4,
     ngrams: bool = True,
     keep_valid: bool = False,
+    copies: int | None = None,
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Fine-tune one network for intents and slots on the columns tokens, tags (IOB2), intent and split.
 
@@ -57,6 +59,8 @@ def train(
         dropout: Share of activations dropped in training.
         ngrams: Put the linear models beside the network; else the network has to do alone.
         keep_valid: Keep the rows of valid from the linear models, which else learn from them in the end; see `add_ngrams`.
+        copies: Copies of the commands of train with other slots to learn from too, see `swap_slots`; unless given, two where there are
+            fewer than 2,000 commands, else none.
 
     Returns:
         The model with its tokeniser, labels (the tags) and settings (the intents among them), and the history of its training.
@@ -66,6 +70,9 @@ def train(
             intent, or another split has a tag that train lacks.
     """
     labels, intents = check_rows(frame)
+    known = frame[frame["split"] == "train"]
+    copies = (2 if len(known) < _FEW_ROWS else 0) if copies is None else copies
+    frame = pd.concat([frame, swap_slots(known, copies=copies, seed=config.seed)], ignore_index=True)
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     keras.utils.set_random_seed(config.seed)
     tokenizer = starting_tokenizer(base, parts["train"]["tokens"])
@@ -82,6 +89,39 @@ def train(
         tag_scores, intent_scores = command_scores(saved, parts["valid"]["tokens"])
         _settle(saved, tag_scores, intent_scores, parts["valid"])
     return saved, history
+
+
+def swap_slots(rows: pd.DataFrame, *, copies: int, seed: int = 42) -> pd.DataFrame:
+    """Return altered copies of commands, each slot in the words of a slot of the same type drawn from all of them.
+
+    "Play jazz in the kitchen" teaches what "play folk in the cellar" would: where few commands are there, the words around a slot
+    are learned apart from those in it. Only copies that differ from their command are returned.
+
+    Args:
+        rows: Commands with the columns tokens and tags (IOB2) and any others, which the copies keep.
+        copies: Of each command.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    split = [(tokens.split(" "), tags.split(" ")) for tokens, tags in zip(rows["tokens"], rows["tags"], strict=True)]
+    texts: dict[str, list[list[str]]] = {}
+    for tokens, tags in split:
+        for start, stop, kind in spans_of(tags):
+            texts.setdefault(kind, []).append(tokens[start:stop])
+    altered = []
+    for _ in range(copies):
+        for row, (tokens, tags) in enumerate(split):
+            new_tokens, new_tags, done = [], [], 0
+            for start, stop, kind in sorted(spans_of(tags)):
+                drawn = texts[kind][rng.integers(len(texts[kind]))]
+                new_tokens += tokens[done:start] + drawn
+                new_tags += tags[done:start] + [f"B-{kind}"] + [f"I-{kind}"] * (len(drawn) - 1)
+                done = stop
+            new_tokens, new_tags = new_tokens + tokens[done:], new_tags + tags[done:]
+            if new_tokens != tokens:
+                altered.append((row, " ".join(new_tokens), " ".join(new_tags)))
+    places = [row for row, *_ in altered]
+    return rows.iloc[places].assign(tokens=[tokens for _, tokens, _ in altered], tags=[tags for *_, tags in altered])
 
 
 def check_rows(frame: pd.DataFrame) -> tuple[list[str], list[str]]:

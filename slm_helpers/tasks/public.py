@@ -51,11 +51,11 @@ class PublicRun:
 RUNS = {
     "sst2": PublicRun(task="classify", metric="accuracy", changes={"epochs": 4}),
     "tweet_sentiment": PublicRun(task="classify", metric="macro_recall", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
-    "airline_sentiment": PublicRun(task="classify", metric="macro_f1", seeds=(42,)),
+    "airline_sentiment": PublicRun(task="classify", metric="macro_f1", seeds=(42,), changes={"max_seconds": 540}),
     "financial_phrasebank": PublicRun(task="classify", metric="macro_f1"),
     "imdb": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
     "ag_news": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 4, "max_seconds": 540}),
-    "bbc_news": PublicRun(task="classify", metric="accuracy", seeds=(42,)),
+    "bbc_news": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
     "sms_spam": PublicRun(task="classify", metric="macro_f1"),
     "trec_questions": PublicRun(task="classify", metric="accuracy"),
     "banking77": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
