@@ -151,6 +151,43 @@ class TextGenerator:
             token_ids=[text.token_ids for text in texts],
         )
 
+    def generate_each(
+        self,
+        prompts: Sequence[str],
+        *,
+        rule: SamplingRule,
+        max_tokens: int = 100,
+        seed: int = 42,
+        stop: str | Sequence[str] = (),
+        stop_at_end: bool = True,
+    ) -> list[str]:
+        """Continue several prompts side by side, once each; returns the continuations, without the prompts.
+
+        Many times as fast as one after the other: a step of the model costs little more for fifty rows than for one.
+
+        Args:
+            prompts: As in `generate`; they may differ in length.
+            rule: How tokens are drawn, e.g. SamplingRule(temperature=0.8).
+            max_tokens: Tokens of each continuation at most.
+            seed: As in `generate`; a continuation depends on its prompt's place in the list and the seed.
+            stop: As in `generate`.
+            stop_at_end: As in `generate`.
+        """
+        check_positive(max_tokens=max_tokens)
+        if isinstance(prompts, str):
+            raise TypeError("prompts is one string, but must be a list of prompts. Use generate for one.")
+        stops, runtime = _check_stops(stop), self._open()
+        texts = [_Text(self.tokenizer, stops) for _ in prompts]
+        if texts:
+            ids, states = zip(*(self._read(runtime, prompt, 1) for prompt in prompts), strict=True)
+            joined = [np.concatenate(parts) for parts in zip(*states, strict=True)]
+            never = self._never(stop_at_end)
+            for _ in _write(runtime, np.concatenate(ids), joined, texts, rule=rule, never=never, seed=seed, max_tokens=max_tokens):
+                pass
+        for text in texts:
+            text.finish()
+        return [text.text for text in texts]
+
     def beam(
         self,
         prompt: str = "",

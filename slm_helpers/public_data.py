@@ -258,6 +258,24 @@ def _turns(rows: Rows) -> Iterator[dict[str, Any]]:
         yield {"turns": [{"speaker": speaker, "text": text.strip()} for speaker, text in turns]}
 
 
+_DOMAINS = {  # of the services that dialogues about one thing alone have in train
+    "Banks", "Buses", "Calendar", "Events", "Flights", "Homes", "Hotels", "Media", "Movies", "Music", "RentalCars", "Restaurants",
+    "RideSharing", "Services",
+}  # fmt: skip
+
+
+def _opening_turns(rows: Rows) -> Iterator[dict[str, Any]]:
+    """Schema-Guided Dialogue without its annotation: what a user says first, and the domain of the one service that the dialogue is about.
+
+    Left out are dialogues about several domains, whose first turn may be about any of them, and domains that train lacks.
+    """
+    for row in rows:
+        domains = {service.split("_")[0] for service in row["services"]}
+        opening = next((text.strip() for speaker, text in row["turns"] if speaker == "USER"), "")
+        if opening and len(domains) == 1 and domains <= _DOMAINS:
+            yield {"text": opening, "label": domains.pop(), "id": row["id"]}
+
+
 def _tale_questions(rows: Rows) -> Iterator[dict[str, Any]]:
     """FairytaleQA questions; the stories stand in fairytaleqa_stories, answers are free text and not always a span."""
     for row in rows:
@@ -331,6 +349,8 @@ PUBLIC: dict[str, PublicSet] = {
                           columns={"label": "intent"}, hub=("clinc/clinc_oos", "plus"), hub_columns={"label": "intent"}),
     "bitext_customer_service": PublicSet("classify", "customer requests, 27 intents", _parts(valid="dev"),
                                          columns={"text": "utterance", "label": "intent"}),
+    "schema_guided_openings": PublicSet("classify", "first turns of task dialogues, 14 domains", _parts("jsonl", valid="", test="dev"),
+                                        rows=_opening_turns, folder="schema_guided_dialogue"),
     # Tags. CoNLL-2003 and 2002 come without their test part: the development part stands in as test.
     "conll2003_en": PublicSet("tag", "Reuters news, PER ORG LOC MISC", _parts(valid="", test="dev")),
     "conll2002_es": PublicSet("tag", "Spanish news, PER ORG LOC MISC", _parts(valid="", test="dev")),

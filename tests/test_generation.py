@@ -7,6 +7,7 @@ from slm_helpers.generation import MAX_PROMPT_TOKENS, TextGenerator
 from slm_helpers.layers import FastGRU
 from slm_helpers.models import build_language_model, build_transformer_language_model
 from slm_helpers.runtime import open_runtime
+from slm_helpers.sampling import SamplingRule
 from slm_helpers.tokenizers import Tokenizer, train_bpe_tokenizer, train_char_tokenizer
 
 import keras
@@ -683,3 +684,18 @@ def test_padding_on_the_right_leaves_the_loss_unchanged(generator):
     expected = np.mean(np.concatenate([generator.token_losses(text) for text in texts]))
     assert evaluation.loss_nats(logits, targets, mask=mask) == pytest.approx(expected, abs=1e-5)
     assert abs(evaluation.loss_nats(logits, targets) - expected) > 1e-3  # without the mask padding would count
+
+
+def test_several_prompts_side_by_side_give_what_each_gives_alone():
+    tokenizer = train_char_tokenizer(LETTERS)
+    for model in (random_model(tokenizer.vocab_size, scale=0.8), model_without_numpy_form(tokenizer.vocab_size)):
+        writer = TextGenerator(model, tokenizer)
+        prompts = ["abc", "", "jihgfedcba", "d"]
+        greedy = writer.generate_each(prompts, rule=SamplingRule(temperature=0.0), max_tokens=20)
+        assert greedy == [writer.generate(prompt, temperature=0.0, max_tokens=20).samples[0] for prompt in prompts]
+        drawn = writer.generate_each(prompts, rule=SamplingRule(temperature=0.9, no_repeat_ngram=2), max_tokens=20, seed=3, stop="e")
+        same = [writer.generate(p, temperature=0.9, no_repeat_ngram=2, max_tokens=20, seed=3, stop="e", num_samples=4) for p in prompts]
+        assert drawn == [found.samples[place] for place, found in enumerate(same)]
+    assert writer.generate_each([], rule=SamplingRule()) == []
+    with pytest.raises(TypeError, match="a list of prompts"):
+        writer.generate_each("abc", rule=SamplingRule())

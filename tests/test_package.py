@@ -53,6 +53,7 @@ LEVELS = {
     "machine": 10,
     "plots": 10,
     "assistant": 13,
+    "service": 13,
     "reports": 13,
     "cli": 14,
 }

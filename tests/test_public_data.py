@@ -265,6 +265,36 @@ def test_dialogues(mirror):
     assert turns == [{"speaker": "A", "text": "Hi a"}, {"speaker": "B", "text": "Hello"}]
 
 
+def test_first_turns_of_task_dialogues_are_labelled_by_their_one_domain(mirror):
+    def dialogue(number, *services, first="USER"):
+        turns = [[first, f" Hello {spell(number)} "], ["SYSTEM", "Yes?"], ["USER", "Please."]]
+        return json.dumps({"id": str(number), "services": services, "turns": turns}) + "\n"
+
+    train = "".join(dialogue(i, ("Banks_1", "Homes_2")[i % 2]) for i in range(20)) + dialogue(20, "Banks_1", "Homes_2")
+    dev = dialogue(30, "Banks_2") + dialogue(31, "Alarm_1") + dialogue(32, "Homes_1", "Homes_2") + dialogue(33, "Homes_1", first="SYSTEM")
+    mirror("schema_guided_dialogue", train__jsonl__gz=train, dev__jsonl=dev)
+    frame = load_dataset("schema_guided_openings")
+    assert frame["split"].value_counts().to_dict() == {"train": 18, "test": 3, "valid": 2}
+    test = frame[frame["split"] == "test"]
+    assert test[["text", "label"]].to_numpy().tolist() == [
+        ["Hello " + spell(30), "Banks"],
+        ["Hello " + spell(32), "Homes"],
+        ["Please.", "Homes"],
+    ]
+    assert set(frame["label"]) == {"Banks", "Homes"} and "20" not in set(frame["id"])
+
+
+def test_requests_with_intents_keep_their_official_parts(mirror):
+    head = "category\tintent\tentity_type\tentity_value\tutterance\ttags\n"
+    part = {
+        name: head + f"ORDER\tcancel_order\t\t\tcancel {name} now\tB\nORDER\ttrack_order\torder_id\t12\twhere is 12\tBL\n" for name in "abc"
+    }
+    mirror("bitext_customer_service", train__tsv=part["a"], dev__tsv=part["b"], test__tsv=part["c"])
+    frame = load_dataset("bitext_customer_service")
+    assert frame["split"].tolist() == ["train"] * 2 + ["valid"] * 2 + ["test"] * 2
+    assert frame.iloc[0][["text", "label"]].tolist() == ["cancel a now", "cancel_order"]
+
+
 def test_learners_are_not_torn_apart_nor_mixed_up(mirror):
     part = "n\tskills\tcorrect\n" + "3\t51 51 7\t0 1 1\n" * 30
     mirror("assistments2009", train__tsv=part, test__tsv=part)

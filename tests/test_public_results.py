@@ -1,6 +1,7 @@
 """The table of public results: what is measured, what is not measured twice, out-of-scope scores."""
 
 from slm_helpers import results
+from slm_helpers.public_data import PUBLIC
 from slm_helpers.tasks import public
 from slm_helpers.tasks.common import Evaluation
 
@@ -70,3 +71,8 @@ def test_an_unknown_set_is_refused(capsys):
     with pytest.raises(SystemExit):
         public.main(["nosuch"])
     assert "nosuch is not one of sst2" in capsys.readouterr().err
+
+
+def test_the_sets_of_customer_service_are_on_the_list():
+    assert {"banking77", "clinc150", "bitext_customer_service", "schema_guided_openings"} <= set(public.RUNS)
+    assert set(public.RUNS) - {"spoken_digits_speakers"} <= set(PUBLIC)

@@ -60,6 +60,8 @@ RUNS = {
     "trec_questions": PublicRun(task="classify", metric="accuracy"),
     "banking77": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
     "clinc150": PublicRun(task="classify", metric="in_scope_accuracy", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
+    "bitext_customer_service": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 4, "max_seconds": 540}),
+    "schema_guided_openings": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"max_seconds": 540}),
     "conll2003_en": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
     "wnut17": PublicRun(task="tag", metric="entity_f1", seeds=(42,)),
     "conll2002_es": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
