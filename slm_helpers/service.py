@@ -21,9 +21,12 @@ import pandas as pd
 
 HAND_OVER = "I am passing this on to a colleague, who will read all of it and answer you here."
 ROLES = {"customer": "Customer:", "agent": "Agent:"}
-WRITER = FinetuneConfig(epochs=3, batch_size=8, learning_rate=1e-3)
-MAX_REPLY_TOKENS = 70
-_FACT = re.compile(r'"[^"]+"|[\w.+-]+@[\w.-]+\w|\d+(?:[.,:/-]\d+)*')
+WRITER = FinetuneConfig(epochs=3, batch_size=4, learning_rate=1e-3)
+MAX_REPLY_TOKENS = 60
+_SMALL_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NUMBERS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS, 2)}
+_DAYS = "today|tomorrow|(?:mon|tues|wednes|thurs|fri|satur|sun)days?"
+_FACT = re.compile(rf'"[^"]+"|[\w.+-]+@[\w.-]+\w|\d+(?:[.,:/-]\d+)*|\b(?:{"|".join(_NUMBERS)}|{_DAYS})\b', re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ class ServiceDesk:
     classifier: SavedModel  # of the task classify, whose labels are the intents
     replies: Mapping[str, Sequence[str]]  # by intent
     threshold: float  # confidence from which on the desk answers; above 1: never
+    lead: float = 0.1  # by which another reply must be nearer than the first one to an intent, which should be the most general
     to_person: tuple[str, ...] = ("speak_to_human",)  # intents whose reply announces a person
     max_words: int = 400  # of a message
     _finder: "ReplyFinder" = field(init=False, repr=False)
@@ -143,27 +147,37 @@ class ServiceDesk:
         for asked, row in zip(chosen_by or messages, probs, strict=True):
             intent, confidence = self.classifier.labels[int(row.argmax())], float(row.max())
             unsure = confidence < self.threshold
-            reply = HAND_OVER if unsure else self._finder.best(asked, intent)
+            reply = HAND_OVER if unsure else self._finder.best(asked, intent, lead=self.lead)
             decisions.append(Decision(intent, confidence, unsure or intent in self.to_person, reply))
         return decisions
 
     def replay(self, turns: Sequence[Mapping[str, str]], *, memory: int = 3) -> list[tuple[str, Decision]]:
         """Decide on each of the customer's turns of a conversation.
 
-        A turn such as "58839, in blue." says nothing by itself: the classifier reads it behind the customer's turns before it.
+        A turn such as "58839, in blue." says nothing by itself: the classifier reads it behind the customer's turns before it. Where
+        the desk would say again what it has said, it hands over; and from then on a person answers.
 
         Args:
             turns: As in a corpus of dialogues: speaker ("customer" or "agent") and text.
             memory: Turns of the customer that are read together, the present one among them.
 
         Returns:
-            Each turn of the customer with the decision.
+            Each turn of the customer with the decision; the reply is empty where a person has taken over before.
         """
         said = [turn["text"] for turn in turns if turn["speaker"] == "customer"]
         for number, text in enumerate(said, 1):
             self._check(text, f"Turn {number} of the customer")
         together = [" ".join(said[max(0, last + 1 - memory) : last + 1]) for last in range(len(said))]
-        return list(zip(said, self.decide(together, chosen_by=said), strict=True))
+        decisions, given, with_person = [], set(), False
+        for decision in self.decide(together, chosen_by=said):
+            if with_person:
+                decision = replace(decision, handed_over=True, reply="")
+            elif decision.reply in given:
+                decision = replace(decision, handed_over=True, reply=HAND_OVER)
+            given.add(decision.reply)
+            with_person = decision.handed_over
+            decisions.append(decision)
+        return list(zip(said, decisions, strict=True))
 
     def _check(self, message: str, name: str) -> None:
         if not isinstance(message, str) or not message.strip():
@@ -176,7 +190,7 @@ class ServiceDesk:
 
 
 class ReplyFinder:
-    """Find the reply nearest to a text: cosine of TF-IDF vectors over words, their pairs left out, small words counted little."""
+    """Find the reply nearest to a text: cosine of TF-IDF vectors over words."""
 
     def __init__(self, replies: Sequence[tuple[str, str]]):
         """Read replies, pairs of an intent and a text."""
@@ -185,17 +199,18 @@ class ReplyFinder:
         if not replies:
             raise ValueError("There is no reply to choose from.")
         self.labels, self.texts = (list(column) for column in zip(*replies, strict=True))
-        self._vectors = TfidfVectorizer(sublinear_tf=True, stop_words=None)
+        self._vectors = TfidfVectorizer(sublinear_tf=True)
         self._matrix = self._vectors.fit_transform(self.texts)
 
     def similarities(self, texts: Sequence[str]) -> np.ndarray:
         """Return the cosine of each text with each reply, shape (num_texts, num_replies)."""
         return (self._vectors.transform(texts) @ self._matrix.T).toarray()
 
-    def best(self, text: str, intent: str) -> str:
-        """Return the nearest of the replies to an intent, the first of them if nothing tells them apart."""
+    def best(self, text: str, intent: str, *, lead: float = 0.0) -> str:
+        """Return the first of the replies to an intent, or the nearest one if it is nearer by more than `lead`."""
         places = [place for place, label in enumerate(self.labels) if label == intent]
-        return self.texts[places[int(self.similarities([text])[0, places].argmax())]]
+        near = self.similarities([text])[0, places]
+        return self.texts[places[int(near.argmax()) if near.max() > near[0] + lead else 0]]
 
     def nearest_labels(self, texts: Sequence[str]) -> np.ndarray:
         """Return the intent of the nearest reply of all, shape (num_texts,)."""
@@ -203,8 +218,9 @@ class ReplyFinder:
 
 
 def facts_in(text: str) -> set[str]:
-    """Return what a reader could check: numbers, times, things in quotation marks (menus, say) and mail addresses, in lower case."""
-    return {match.group().strip('"').lower() for match in _FACT.finditer(text)}
+    """Return what a reader could check: numbers, times, days, things in quotation marks (menus, say), addresses; in lower case."""
+    found = {match.group().strip('"').lower() for match in _FACT.finditer(text)}
+    return {_NUMBERS.get(fact, fact) for fact in found}  # three days are 3 days
 
 
 def repeats(text: str, *, num_words: int = 4) -> bool:
