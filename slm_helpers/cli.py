@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-_TASKS = ("classify", "tag", "answer", "translate", "trace", "command", "listen")
+_TASKS = ("classify", "tag", "answer", "translate", "write", "trace", "command", "listen")
 # Options that name a file's columns.
 _COLUMNS = (
     *("text", "label", "tokens", "tags", "intent", "sound", "context", "question", "answer", "answer_start"),
-    *("source", "target", "target_language", "student", "step", "skill", "correct"),
+    *("source", "target", "target_language", "tone", "student", "step", "skill", "correct"),
 )
 _SETTINGS = ("epochs", "batch_size", "learning_rate", "max_seconds", "balanced")  # options of `slm finetune` for FinetuneConfig
 # Options of `slm generate` that say how to draw.

@@ -30,12 +30,17 @@ TASK_COLUMNS = {
     "dialogue": ("turns",),
     "trace": ("student", "step", "skill", "correct"),
 }
-_COLUMNS = (*dict.fromkeys(name for names in TASK_COLUMNS.values() for name in names), "target_language")
-_MAY_BE_EMPTY = ("answer", "context", "intent")  # other tasks may have rows without; the task that needs one says so
+_COLUMNS = (*dict.fromkeys(name for names in TASK_COLUMNS.values() for name in names), "target_language", "tone")
+_MAY_BE_EMPTY = ("answer", "context", "intent", "tone")  # other tasks may have rows without; the task that needs one says so
 _WHOLE_NUMBERS = ("answer_start", "step", "correct")
 # What stands for a column that a file lacks, if it has those that the column goes with.
-OPTIONAL = {"context": "", "answer_start": -1, "target_language": ""}
-_GOES_WITH = {"context": {"question", "answer"}, "answer_start": {"question", "answer"}, "target_language": {"source", "target"}}
+OPTIONAL = {"context": "", "answer_start": -1, "target_language": "", "tone": ""}
+_GOES_WITH = {
+    "context": {"question", "answer"},
+    "answer_start": {"question", "answer"},
+    "target_language": {"source", "target"},
+    "tone": {"source", "target"},
+}
 
 
 def load_dataset(
@@ -51,6 +56,7 @@ def load_dataset(
     source: str | None = None,
     target: str | None = None,
     target_language: str | None = None,
+    tone: str | None = None,
     context: str | None = None,
     question: str | None = None,
     answer: str | None = None,
@@ -75,8 +81,8 @@ def load_dataset(
     Args:
         name_or_path: Name of a set, or path of a .csv, .tsv, .jsonl, .txt, .parquet or CoNLL file.
         split: Return only this split. For a file without a column `split`: count all its rows to this split.
-        text, label, tokens, tags, intent, sound, source, target, target_language, context, question, answer, answer_start, turns, student,
-            step, skill, correct: Names that your file uses for these columns.
+        text, label, tokens, tags, intent, sound, source, target, target_language, tone, context, question, answer, answer_start, turns,
+            student, step, skill, correct: Names that your file uses for these columns.
         encoding: Of your own file, e.g. "cp1252".
         seed: Of the random split of your own file.
 
@@ -89,7 +95,7 @@ def load_dataset(
     """
     columns = {
         "text": text, "label": label, "tokens": tokens, "tags": tags, "intent": intent, "sound": sound,
-        "source": source, "target": target, "target_language": target_language,
+        "source": source, "target": target, "target_language": target_language, "tone": tone,
         "context": context, "question": question, "answer": answer, "answer_start": answer_start, "turns": turns,
         "student": student, "step": step, "skill": skill, "correct": correct,
     }  # fmt: skip

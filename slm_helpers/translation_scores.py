@@ -18,12 +18,17 @@ _CHUNK = 100  # resamples drawn at a time
 
 
 def translation_table(
-    targets: Sequence[str], predictions: Sequence[str], *, languages: Sequence[str] | None = None, num_samples: int = 1000, seed: int = 42
+    targets: Sequence[str | Sequence[str]],
+    predictions: Sequence[str],
+    *,
+    languages: Sequence[str] | None = None,
+    num_samples: int = 1000,
+    seed: int = 42,
 ) -> pd.DataFrame:
     """Return bleu and chrf, 0-100, over all sentences together with 95 % intervals: columns metric, value, ci_low, ci_high.
 
     Args:
-        targets: One right translation of each sentence.
+        targets: One right translation of each sentence, or several in a list.
         predictions: What was translated.
         languages: Of each target: Chinese is cut into characters for BLEU.
         num_samples: Resamples of sentences.
@@ -55,7 +60,7 @@ def paired_gain(
 
 
 def translation_counts(
-    targets: Sequence[str], predictions: Sequence[str], *, metric: str = "bleu", languages: Sequence[str] | None = None
+    targets: Sequence[str | Sequence[str]], predictions: Sequence[str], *, metric: str = "bleu", languages: Sequence[str] | None = None
 ) -> np.ndarray:
     """Return what the metric counts of each sentence: int64, shape (num_sentences, counts). Sums of rows make a score.
 
@@ -69,7 +74,10 @@ def translation_counts(
     for kind in dict.fromkeys(kinds):
         picked = [row for row, other in enumerate(kinds) if other == kind]
         # sacrebleu's own way to its bootstrap; it has no public name.
-        found = _scorer(metric, kind)._extract_corpus_statistics([predictions[row] for row in picked], [[targets[row] for row in picked]])
+        lists = [[targets[row]] if isinstance(targets[row], str) else targets[row] for row in picked]
+        # Where a sentence has fewer right translations than another, its first is named again, which counts as once.
+        references = [[(right[place : place + 1] or right[:1])[0] for right in lists] for place in range(max(map(len, lists)))]
+        found = _scorer(metric, kind)._extract_corpus_statistics([predictions[row] for row in picked], references)
         for row, counts in zip(picked, found, strict=True):
             rows[row] = counts
     return np.array(rows, dtype="int64")

@@ -26,6 +26,7 @@ from slm_helpers.tasks.answer import answer_table
 from slm_helpers.tasks.command import frame_table
 from slm_helpers.tasks.common import Evaluation
 from slm_helpers.tasks.public_tracing import measure_tracing
+from slm_helpers.tasks.public_writing import measure_writing
 from slm_helpers.tasks.run import task_module
 
 import numpy as np
@@ -70,6 +71,8 @@ RUNS = {
     "assistments2009": PublicRun(task="trace", metric="auc", seeds=(42,), changes={"epochs": 6, "batch_size": 32, "max_seconds": 160.0}),
     "snips": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"max_seconds": 1080.0}),
     "atis": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"epochs": 12, "max_seconds": 1080.0}),
+    "e2e_nlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 6, "batch_size": 16, "max_seconds": 1080.0}),
+    "webnlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 3, "batch_size": 32, "max_seconds": 2400.0}),
     "spoken_digits": PublicRun(task="listen", metric="accuracy", changes={"epochs": 30}),
     "spoken_digits_speakers": PublicRun(task="listen", metric="accuracy", seeds=(42,), changes={"epochs": 20}),  # each left out in turn
 }
@@ -83,6 +86,10 @@ def measure(name: str, run: PublicRun) -> None:
     known = {(row.model, str(row.seed).removesuffix(".0")) for row in table[table["dataset"] == name].itertuples()}
     if run.task == "trace":
         for scores, about in measure_tracing(name, seeds=run.seeds, changes=run.changes, known=known):
+            _keep(scores, about, run)
+        return
+    if run.task == "write":
+        for scores, about in measure_writing(name, seeds=run.seeds, changes=run.changes, options=run.options, known=known):
             _keep(scores, about, run)
         return
     frame = load_dataset(name)

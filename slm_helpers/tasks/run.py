@@ -25,7 +25,7 @@ from slm_helpers.tasks.common import Evaluation
 import numpy as np
 import pandas as pd
 
-TASKS = ("classify", "tag", "answer", "translate", "trace", "command", "listen")
+TASKS = ("classify", "tag", "answer", "translate", "write", "trace", "command", "listen")
 _CHUNK = 1024  # rows predicted together
 _OUTPUTS = (".csv", ".tsv", ".jsonl")
 
