@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-_TASKS = ("classify", "tag", "answer", "translate", "write", "trace", "command", "listen")
+_TASKS = ("classify", "tag", "answer", "translate", "write", "trace", "command", "listen", "lm")
 # Options that name a file's columns.
 _COLUMNS = (
     *("text", "label", "tokens", "tags", "intent", "sound", "context", "question", "answer", "answer_start"),

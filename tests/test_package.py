@@ -50,6 +50,8 @@ LEVELS = {
     "explain": 8,
     "privacy": 8,
     "finetune": 9,
+    "text_measures": 1,
+    "writing": 9,
     "encoder_decoder": 10,
     "pairs": 11,
     "tasks": 12,

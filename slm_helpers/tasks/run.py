@@ -25,7 +25,7 @@ from slm_helpers.tasks.common import Evaluation
 import numpy as np
 import pandas as pd
 
-TASKS = ("classify", "tag", "answer", "translate", "write", "trace", "command", "listen")
+TASKS = ("classify", "tag", "answer", "translate", "write", "trace", "command", "listen", "lm")
 _CHUNK = 1024  # rows predicted together
 _OUTPUTS = (".csv", ".tsv", ".jsonl")
 
@@ -150,6 +150,8 @@ def predict(
     """
     saved = _open(folder)
     module = task_module(saved.task)
+    if hasattr(module, "NO_PREDICT"):
+        raise ValueError(f"{folder} holds a model for the task {saved.task}. {module.NO_PREDICT.format(folder=folder)}")
     ending = Path(target).suffix.lower()
     if ending not in _OUTPUTS:
         raise ValueError(f"{target}: predictions are written to a file with one of the endings {', '.join(_OUTPUTS)}.")
@@ -298,12 +300,13 @@ def _card(
     if scores is not None:
         lines = (f"| {m} | {values['value']:.4f} | {_interval(values)} |" for m, values in metrics_of(scores).items())
     table = "\n".join(lines)
+    limits = getattr(task_module(task), "LIMITS", "It knows no label and no kind of text that it was not trained on.")
     return f"""# {name}
 A model for the task {task}, fine-tuned from {start} by `slm finetune`.
 
 - **Data.** {", ".join(Path(part).name for part in train)}: {counts} rows.
 - **Cost.** {seconds:.0f} seconds of training ({describe_machine()}), Keras {keras.__version__}.
-- **Limits.** It knows no label and no kind of text that it was not trained on. Look at its mistakes on `{split}` before you rely on it.
+- **Limits.** {limits} Look at its mistakes on `{split}` before you rely on it.
 
 ## Scores on {split}
 
