@@ -175,7 +175,7 @@ def test_a_changed_model_file_and_a_model_of_another_task_are_refused(trained, t
     code, _, err = run(capsys, "predict", "--model", folder, *files)
     assert code == 2 and "was changed or cut short" in err
     code, _, err = run(capsys, "predict", "--model", models.PRETRAINED_DIR / "slm-base-en", *files)
-    assert code == 2 and "task 'lm'" in err
+    assert code == 2 and "task lm" in err and "slm generate" in err
     assert not (tmp_path / "out.csv").exists()
 
 
