@@ -30,6 +30,12 @@ def starting_tokenizer(base: SavedModel | None, texts: Iterable[str]) -> Tokeniz
     return base.tokenizer if base is not None else train_bpe_tokenizer(texts, vocab_size=SCRATCH_VOCAB_SIZE)
 
 
+def size_of(saved: SavedModel) -> dict[str, int]:
+    """Return num_parameters and size_bytes of a model for a table of results; the size as folders are written, in float16."""
+    size = 2 * sum(int(np.prod(weight.shape)) for weight in saved.model.weights)
+    return {"num_parameters": saved.model.count_params(), "size_bytes": size}
+
+
 def put_beside(
     saved: SavedModel,
     build: Callable[..., keras.Model],

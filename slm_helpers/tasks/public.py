@@ -18,13 +18,13 @@ from slm_helpers.backend import keras
 from slm_helpers.baselines import LinearCommander, LinearTagger, build_tfidf_classifier
 from slm_helpers.data import load_dataset
 from slm_helpers.evaluation import score_table, tag_table
-from slm_helpers.models import SavedModel, load_pretrained
+from slm_helpers.models import load_pretrained
 from slm_helpers.question_baselines import NearestQuestion, SpanBaseline
 from slm_helpers.results import read_results, write_results
 from slm_helpers.tasks import listen
 from slm_helpers.tasks.answer import answer_table
 from slm_helpers.tasks.command import frame_table
-from slm_helpers.tasks.common import Evaluation
+from slm_helpers.tasks.common import Evaluation, size_of
 from slm_helpers.tasks.public_tracing import measure_tracing
 from slm_helpers.tasks.public_writing import measure_writing
 from slm_helpers.tasks.run import task_module
@@ -133,10 +133,10 @@ def measure(name: str, run: PublicRun) -> None:
             probs = {split: module.text_probs(both, rows_of[split]["text"].tolist()) for split in ("valid", "test")}
             found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), saved.labels)
             about = {"model": f"{BASE} + {beside}{UNSURE}", "seed": seed, "train_seconds": time.perf_counter() - started}
-            _keep(SCORES[run.task](rows_of["test"]["label"].to_numpy(), found), shared | about | _size_of(both), run)
+            _keep(SCORES[run.task](rows_of["test"]["label"].to_numpy(), found), shared | about | size_of(both), run)
         for model, (saved, seconds) in measured.items():
             scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
-            about = {"model": model, "seed": seed, "train_seconds": seconds} | _size_of(saved)
+            about = {"model": model, "seed": seed, "train_seconds": seconds} | size_of(saved)
             _keep(scores.metrics, shared | about, run)
         keras.backend.clear_session()
         gc.collect()
@@ -167,7 +167,7 @@ def measure_sounds(name: str, run: PublicRun) -> None:
             started = time.perf_counter()
             saved, _ = listen.train(learned, config=replace(listen.DEFAULT, seed=seed, **run.changes), **run.options)
             about = {"model": LISTENER, "seed": seed, "train_seconds": time.perf_counter() - started}
-            about |= _size_of(saved)
+            about |= size_of(saved)
             _keep(listen.evaluate(saved, asked).metrics, shared | about, run)
             keras.backend.clear_session()
 
@@ -246,11 +246,6 @@ def with_out_of_scope(scores: Evaluation) -> Evaluation:
 
 
 SCORES = {"classify": classification_scores, "tag": tag_table, "answer": answer_table, "command": frame_table}
-
-
-def _size_of(saved: SavedModel) -> dict[str, int]:
-    size = 2 * sum(int(np.prod(weight.shape)) for weight in saved.model.weights)  # float16, as folders are written
-    return {"num_parameters": saved.model.count_params(), "size_bytes": size}
 
 
 def _keep(scores: pd.DataFrame, about: dict[str, Any], run: PublicRun) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from slm_helpers.data import load_dataset
 from slm_helpers.tasks import trace
+from slm_helpers.tasks.common import size_of
 from slm_helpers.tracing import find_twin_skills, join_twin_skills, order_attempts
 from slm_helpers.tracing_baselines import BayesianTracing, CountRegression, OverallRate, SkillRates
 
-import numpy as np
 import pandas as pd
 
 MODEL = "slm-tracer"
@@ -48,6 +48,5 @@ def measure_tracing(
         started = time.perf_counter()
         saved, _ = trace.train(frame[frame["split"] != "test"], config=replace(trace.DEFAULT, seed=seed, **changes))
         seconds = time.perf_counter() - started
-        size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written
-        more = {"model": MODEL, "seed": seed, "train_seconds": seconds, "num_parameters": saved.model.count_params(), "size_bytes": size}
+        more = {"model": MODEL, "seed": seed, "train_seconds": seconds} | size_of(saved)
         yield trace.evaluate(saved, test).metrics, about | more

@@ -15,10 +15,10 @@ from slm_helpers.data import load_dataset
 from slm_helpers.facts import Record, count_slot_errors, parse_facts, slot_error_table, states
 from slm_helpers.models import SavedModel, load_pretrained
 from slm_helpers.tasks import write
+from slm_helpers.tasks.common import size_of
 from slm_helpers.translation_scores import translation_table
 from slm_helpers.writing_baselines import NearestRecord, TemplateWriter
 
-import numpy as np
 import pandas as pd
 
 BASE = "slm-base-en"
@@ -153,18 +153,11 @@ def measure_writing(
         valid = frame[frame["split"] == "valid"].groupby("source", sort=False)["target"].agg(list)
         temperature = _best_temperature(saved, valid.sample(min(len(valid), _NUM_ASKED), random_state=seed), CHECKS[name])
         seconds = time.perf_counter() - started
-        size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written
         for model, number in ours.items():
             found = [
                 row["prediction"] for row in write.write(saved, sources, num_candidates=number, temperature=temperature, check=CHECKS[name])
             ]
-            more = {
-                "model": model,
-                "seed": seed,
-                "train_seconds": seconds,
-                "num_parameters": saved.model.count_params(),
-                "size_bytes": size,
-            }
+            more = {"model": model, "seed": seed, "train_seconds": seconds} | size_of(saved)
             yield scores(found), about | more
 
 

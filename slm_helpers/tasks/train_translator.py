@@ -19,12 +19,12 @@ from slm_helpers.data import load_dataset
 from slm_helpers.models import PRETRAINED_DIR, RUNS_DIR, SavedModel, save_model
 from slm_helpers.results import describe_machine, read_results, write_results
 from slm_helpers.tasks import translate
+from slm_helpers.tasks.common import size_of
 from slm_helpers.tokenizers import Tokenizer
 from slm_helpers.training import TrainConfig
 from slm_helpers.translation_baselines import CopySource, NearestSentence, PhraseLookup
 from slm_helpers.translation_scores import translation_table
 
-import numpy as np
 import pandas as pd
 
 SEED = 42
@@ -81,13 +81,12 @@ def measure_baselines(language: str) -> None:
 
 def measure_translator(saved: SavedModel, name: str, frame: pd.DataFrame, *, train_seconds: float) -> dict[str, dict[str, float]]:
     """Score a translator on the whole test split of each of its languages, greedy and by beam; returns the metrics for its folder."""
-    size = 2 * sum(int(np.prod(w.shape)) for w in saved.model.weights)  # float16, as folders are written
     metrics: dict[str, dict[str, float]] = {}
     for language in saved.labels:
         rows = frame[(frame["split"] == "test") & (frame["target_language"] == language)]
         sources, targets = rows["source"].tolist(), rows["target"].tolist()
         about = {"dataset": f"tatoeba_en_{language}", "train_rows": int((frame["split"] == "train").sum()), "train_seconds": train_seconds}
-        about |= {"num_parameters": saved.model.count_params(), "size_bytes": size}
+        about |= size_of(saved)
         for suffix, beam_size in ((", greedy", 1), ("", saved.settings["beam_size"])):
             translate.translate(saved, sources[:128], language, beam_size=beam_size)  # compiles
             started = time.perf_counter()
