@@ -29,7 +29,7 @@ import pandas as pd
 
 SEED = 42
 LANGUAGES = ("es", "fr", "de", "zh")
-NETWORK = {"embedding_dim": 256, "encoder_units": 256, "units": 512, "num_decoder_layers": 2}
+NETWORK = {"embedding_dim": 256, "encoder_units": 192, "units": 384, "num_decoder_layers": 2}
 DROPOUT = 0.2
 VOCAB_SIZE = {False: 4096, True: 8192}  # several languages or not
 TRAINING = TrainConfig(batch_size=192, learning_rate=2e-3, schedule="linear", warmup_steps=200, eval_steps=500, precision="auto", seed=SEED)
@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m slm_helpers.tasks.train_translator", description=__doc__.splitlines()[0])
     parser.add_argument("languages", nargs="*", metavar="LANGUAGE", help=f"to translate into, of {', '.join(LANGUAGES)} (default es)")
-    parser.add_argument("--epochs", type=int, default=12, help="passes over the pairs (default 12)")
+    parser.add_argument("--epochs", type=int, default=10, help="passes over the pairs (default 10)")
     parser.add_argument("--max-seconds", type=float, default=0.0, help="end the training after this time (default: no limit)")
     parser.add_argument("--work", type=Path, help="folder of vocabulary and checkpoints (default runs/translate_LANGUAGES)")
     parser.add_argument("--out", type=Path, help="the model folder (default data/pretrained/slm-en-...)")
