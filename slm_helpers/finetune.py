@@ -81,8 +81,8 @@ class Examples:
         """Bring inputs and targets together.
 
         Args:
-            inputs: What the network reads, in the order of its inputs: for each a list of arrays, one a row. Whole numbers may
-                differ in length on their first axis and are padded on the right with 0; others must have one shape.
+            inputs: What the network reads, in the order of its inputs: for each a list of arrays, one a row. They may differ in
+                length on their first axis and are padded on the right with 0; vectors of floats must have one length.
             targets: One whole number a row, or one array of them: the place of the right answer among the scores; -1 does not count.
             along: Name of the input whose first axis the targets run along, for networks that score each place of a row.
             weights: How much each row counts in the loss; all alike unless given.
@@ -279,14 +279,14 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def _padded(rows: list[np.ndarray], num_rows: int) -> np.ndarray:
-    """Return arrays side by side, padded with 0: shape (num_rows, time, ...); int32, or float32 arrays of one shape."""
-    if rows[0].dtype.kind == "f":
-        found = np.stack(rows).astype("float32")
-        return np.pad(found, [(0, num_rows - len(rows)), *[(0, 0)] * (found.ndim - 1)])
+    """Return arrays side by side, padded with 0: int32 or float32, shape (num_rows, time, ...), or (num_rows, size) of float vectors."""
+    kind = "float32" if rows[0].dtype.kind == "f" else "int32"
+    if kind == "float32" and rows[0].ndim == 1:
+        return np.pad(np.stack(rows).astype(kind), [(0, num_rows - len(rows)), (0, 0)])
     # Few different lengths: JAX compiles each anew.
     multiple = 8 if keras.backend.backend() == "tensorflow" else 32
     longest = -(-max(len(row) for row in rows) // multiple) * multiple
-    found = np.zeros((num_rows, longest, *rows[0].shape[1:]), dtype="int32")
+    found = np.zeros((num_rows, longest, *rows[0].shape[1:]), dtype=kind)
     for place, row in enumerate(rows):
         found[place, : len(row)] = row
     return found

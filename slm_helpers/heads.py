@@ -285,10 +285,10 @@ def build_reader(
         vectors = embedding(token_ids)
         x = keras.layers.Dropout(dropout, name=f"{name}_embedding_dropout")(vectors)
         for i, layer in enumerate(recurrent):
-            x = layer(x)
-            x = keras.layers.Dropout(dropout, name=f"{name}_{cell}_{i}_dropout")(x)
-        means = WordMeans(name=f"{name}_means")([vectors, ends])
-        described = [WordStates(name=f"{name}_states")([x, ends]), keras.layers.Dropout(dropout, name=f"{name}_means_dropout")(means)]
+            x = layer(x if i == 0 else keras.layers.Dropout(dropout, name=f"{name}_{cell}_{i - 1}_dropout")(x))
+        # What no head has changed yet, states and means, can be computed once for all passes: see `make_reader_head`.
+        states, means = WordStates(name=f"{name}_states")([x, ends]), WordMeans(name=f"{name}_means")([vectors, ends])
+        described = [keras.layers.Dropout(dropout, name=f"{name}_{kind}_dropout")(x) for kind, x in (("states", states), ("means", means))]
         return means, reading(keras.layers.Concatenate(name=f"{name}_words")(described))
 
     question_means, question_words = read(question, question_ends, "question")
@@ -314,6 +314,24 @@ def build_reader(
     none = keras.layers.Dense(2, name="logits_none")(keras.layers.Concatenate(name="logits_whole")([whole, wanted]))
     logits = ChoiceOfPlaces(dtype="float32", name="logits")([scores, none, passage_ends])
     return keras.Model([question, question_ends, passage, passage_ends, features], logits, name=f"{cell}_reader")
+
+
+def make_word_views(reader: keras.Model) -> list[keras.Model]:
+    """Return two views of a `build_reader`: from [tokens, word_ends] of a text to the states of its words, and to their mean vectors."""
+    inputs = reader.inputs[2:4]
+    return [keras.Model(inputs, reader.get_layer(f"passage_{kind}").output, name=f"word_{kind}") for kind in ("states", "means")]
+
+
+def make_reader_head(reader: keras.Model) -> keras.Model:
+    """Return a view of a `build_reader` that begins where the layers of the language model end.
+
+    Its inputs are the states and means of `make_word_views` and the places of the words' ends, of the question and then of the
+    passage, and the features. It shares the reader's weights: to train it is to train the reader with these layers frozen.
+    """
+    _, question_ends, _, passage_ends, features = reader.inputs
+    described = {text: [reader.get_layer(f"{text}_{kind}").output for kind in ("states", "means")] for text in ("question", "passage")}
+    inputs = [*described["question"], question_ends, *described["passage"], passage_ends, features]
+    return keras.Model(inputs, reader.output, name="reader_head")
 
 
 @builder

@@ -7,14 +7,15 @@ from typing import Any
 
 from slm_helpers.backend import keras
 from slm_helpers.evaluation import exact_matches, mean_interval, token_f1_scores
-from slm_helpers.finetune import FinetuneConfig, encode_texts, fit_examples, softmax
-from slm_helpers.heads import build_reader
+from slm_helpers.finetune import Examples, FinetuneConfig, encode_texts, fit_examples, kept_with, softmax
+from slm_helpers.heads import build_reader, make_reader_head
 from slm_helpers.models import SavedModel, build_text_classifier, shared_shape, start_from
 from slm_helpers.tasks import classify
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.tasks.common import Evaluation, starting_tokenizer
-from slm_helpers.tasks.reading import NUM_FEATURES, Reading, answer_examples, warn_of
+from slm_helpers.tasks.reading import NUM_FEATURES, Reading, answer_examples, describe_examples, warn_of
 from slm_helpers.tasks.spans import SHARES, SHARES_ALONE, best_answers, fit_shares, fit_span_model, longest_answer, score_spans
+from slm_helpers.tokenizers import Tokenizer
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ COLUMNS = ("context", "question", "answer", "answer_start")
 PREDICT_COLUMNS = ("context", "question")
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base
 DEFAULT = FinetuneConfig(epochs=20, batch_size=16, learning_rate=2e-3, layer_decay=0.85, patience=5)
+_MAX_KEPT = 400_000  # tokens of passages whose states are kept in training, some 2 kB each
 
 
 def train(
@@ -33,6 +35,7 @@ def train(
     dropout: float = 0.4,
     num_cloze: int = 1500,
     features: bool = True,
+    whole: bool = False,
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Learn to answer from the columns context, question, answer, answer_start and split.
 
@@ -48,6 +51,8 @@ def train(
         dropout: Share of activations dropped in training.
         num_cloze: Questions made of the training passages; 0 for none.
         features: Put the linear model beside the network; else the network has to do alone.
+        whole: Where passages are read, let the layers of the base learn too. Else they stay as they are, and what they make of
+            each text is computed once for all passes, which is many times faster.
 
     Returns:
         The model with its tokeniser, labels (the known answers, where there are no passages) and settings, and the history of
@@ -65,7 +70,7 @@ def train(
     if (frame["context"] == "").all():
         saved, history = _train_facts(parts, base=base, config=config, dropout=dropout)
     else:
-        saved, history = _train_reader(parts, base=base, config=config, dropout=dropout, num_cloze=num_cloze)
+        saved, history = _train_reader(parts, base=base, config=config, dropout=dropout, num_cloze=num_cloze, whole=whole)
     if features:
         return add_features(saved, frame, seed=config.seed), history
     if saved.settings["form"] == "span":
@@ -179,8 +184,41 @@ def reader_from_base(base: keras.Model, *, dropout: float = 0.4) -> keras.Model:
     return model
 
 
+def fit_reader(
+    model: keras.Model,
+    train: Examples,
+    valid: Examples | None,
+    *,
+    config: FinetuneConfig,
+    kept: dict[bytes, tuple[np.ndarray, np.ndarray]] | None,
+) -> pd.DataFrame:
+    """Train a reader, its weights are changed in place; returns the history of `fit_examples`.
+
+    Args:
+        model: From `build_reader`.
+        train: From `answer_examples`, as is valid.
+        valid: Chooses the pass; None for none.
+        config: Settings of the training.
+        kept: The layers of the language model stay as they are, and what they make of texts is kept here, empty to begin with;
+            None trains all layers. So it is with very many passages, which would fill the memory; these layers are frozen then.
+    """
+    if kept is None:
+        return fit_examples(model, train, valid, config=config)
+    num_words = sum({ids.tobytes(): len(ids) for part in (train, valid) if part is not None for ids in part.inputs["passage"]}.values())
+    config = replace(config, layer_decay=1.0, frozen=())
+    if num_words > _MAX_KEPT:
+        return fit_examples(model, train, valid, config=replace(config, frozen=_layers_of_language_model(model)))
+    described = [examples and describe_examples(model, examples, kept) for examples in (train, valid)]
+    return fit_examples(kept_with(model, "reader_head", lambda: make_reader_head(model)), *described, config=config)
+
+
+def _layers_of_language_model(reader: keras.Model) -> tuple[str, ...]:
+    arguments = json.loads(reader.recipe)["arguments"]
+    return ("embedding", *(f"{arguments['cell']}_{i}" for i in range(arguments["num_layers"])))
+
+
 def _train_reader(
-    parts: dict[str, pd.DataFrame], *, base: SavedModel | None, config: FinetuneConfig, dropout: float, num_cloze: int
+    parts: dict[str, pd.DataFrame], *, base: SavedModel | None, config: FinetuneConfig, dropout: float, num_cloze: int, whole: bool
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Train a network that finds spans."""
     contexts = list(dict.fromkeys(parts["train"]["context"]))
@@ -192,18 +230,27 @@ def _train_reader(
     reading = Reading(tokenizer)
     train = answer_examples(reading, parts["train"], name="train")
     valid = answer_examples(reading, parts["valid"], name="valid", same_length=True) if "valid" in parts else None
-    histories = []
+    kept = None if whole or base is None else {}
+    rounds = []
     if num_cloze and (base is None or base.task != "answer"):
         none_share = float((parts["train"]["answer"] == "").mean())
         cloze = answer_examples(reading, make_cloze(contexts, num_rows=num_cloze, none_share=none_share, seed=config.seed), name="cloze")
         first = replace(config, epochs=2, patience=0, max_seconds=config.max_seconds / 3, frozen=())
-        histories.append(fit_examples(model, cloze, None, config=first))
-    second = replace(config, max_seconds=config.max_seconds * 2 / 3) if histories else config
-    histories.append(fit_examples(model, train, valid, config=second))
-    settings = {"form": "span", "no_answer": bool((parts["train"]["answer"] == "").any()), "shares": SHARES_ALONE}
-    settings["max_words"] = longest_answer(parts["train"])
-    saved = SavedModel(model=model, tokenizer=tokenizer, task="answer", settings=settings)
-    return saved, histories[-1]
+        rounds.append((cloze, None, first))
+    rounds.append((train, valid, replace(config, max_seconds=config.max_seconds * 2 / 3) if rounds else config))
+    histories = [fit_reader(model, *examples, config=config, kept=kept) for *examples, config in rounds]
+    return _as_reader(model, tokenizer, parts["train"]), histories[-1]
+
+
+def _as_reader(model: keras.Model, tokenizer: Tokenizer, train: pd.DataFrame) -> SavedModel:
+    settings = {"form": "span", "no_answer": bool((train["answer"] == "").any()), "shares": SHARES_ALONE}
+    return SavedModel(model=model, tokenizer=tokenizer, task="answer", settings=settings | {"max_words": longest_answer(train)})
+
+
+def finish_reader(model: keras.Model, tokenizer: Tokenizer, frame: pd.DataFrame) -> SavedModel:
+    """Return a trained network as a reader, without features beside it, its shares and confidence fitted to the split valid of `frame`."""
+    valid = frame[frame["split"] == "valid"]
+    return _with_confidence(_with_shares(_as_reader(model, tokenizer, frame[frame["split"] == "train"]), valid), valid)
 
 
 def _train_facts(

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm_helpers.finetune import Examples
+from slm_helpers.backend import keras
+from slm_helpers.finetune import Examples, run_rows
+from slm_helpers.heads import make_word_views
 from slm_helpers.tokenizers import Tokenizer
 from slm_helpers.words import Words, overlap_features, split_words
 
@@ -107,6 +109,30 @@ def answer_examples(reading: Reading, rows: pd.DataFrame, *, name: str, same_len
         for key in ("passage_ends", "features"):
             inputs[key] = [np.pad(part, [(0, longest - len(part)), *[(0, 0)] * (part.ndim - 1)]) for part in inputs[key]]
     return Examples(inputs, targets, lengths=lengths)
+
+
+def describe_examples(reader: keras.Model, examples: Examples, kept: dict[bytes, tuple[np.ndarray, np.ndarray]]) -> Examples:
+    """Return what `make_reader_head` reads for these examples: each text goes through the language model's layers once.
+
+    Args:
+        reader: From `build_reader`.
+        examples: From `answer_examples`.
+        kept: What was computed for texts before, with the same weights; new ones are added.
+    """
+    columns = {}
+    for text in ("question", "passage"):
+        pairs = list(zip(examples.inputs[text], examples.inputs[f"{text}_ends"], strict=True))
+        # Ends may be padded, see `answer_examples`.
+        keys = [ids.tobytes() + ends.tobytes() for ids, ends in pairs]
+        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in kept}
+        if new:
+            inputs = {name: [pair[i] for pair in new.values()] for i, name in enumerate(("ids", "ends"))}
+            found = [run_rows(view, inputs, along="ends", batch_size=64) for view in make_word_views(reader)]
+            kept |= {key: (states.astype("float16"), means.astype("float16")) for key, states, means in zip(new, *found, strict=True)}
+        for i, kind in enumerate(("states", "means")):
+            columns[f"{text}_{kind}"] = [kept[key][i] for key in keys]
+        columns[f"{text}_ends"] = [ends for _, ends in pairs]
+    return Examples(columns | {"features": examples.inputs["features"]}, examples.targets, lengths=examples.lengths)
 
 
 def match_features(words: Words, asked: Words, rarity: Callable[[str], float]) -> np.ndarray:
