@@ -24,12 +24,13 @@ class MajorityClassifier:
         return np.full(len(texts), self.label)
 
 
-def build_tfidf_classifier(*, kind: str = "svm", max_ngram: int = 2, seed: int = 42):
+def build_tfidf_classifier(*, kind: str = "svm", max_ngram: int = 2, balanced: bool = False, seed: int = 42):
     """Build TF-IDF over words and word pairs with a linear classifier, as a scikit-learn pipeline (`fit`, `predict`).
 
     Args:
         kind: "svm" (linear support vector machine) or "logreg" (logistic regression, which also gives probabilities).
         max_ngram: Longest run of words that counts as a feature.
+        balanced: Every class counts alike, however many rows it has.
         seed: Of the solver.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -40,8 +41,8 @@ def build_tfidf_classifier(*, kind: str = "svm", max_ngram: int = 2, seed: int =
     check_choice(("svm", "logreg"), kind=kind)
     check_positive(max_ngram=max_ngram)
     words = TfidfVectorizer(ngram_range=(1, max_ngram), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-    model = LinearSVC(random_state=seed) if kind == "svm" else LogisticRegression(C=10.0, max_iter=1000, random_state=seed)
-    return make_pipeline(words, model)
+    shared = {"class_weight": "balanced" if balanced else None, "random_state": seed}
+    return make_pipeline(words, LinearSVC(**shared) if kind == "svm" else LogisticRegression(C=10.0, max_iter=1000, **shared))
 
 
 class LinearTagger:

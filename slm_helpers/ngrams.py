@@ -4,6 +4,7 @@ What a recurrent network misses with few rows (rare names, exact phrases, spelli
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 
 from slm_helpers.checks import check_positive
@@ -13,6 +14,7 @@ import numpy as np
 MAX_NGRAMS = 4096  # of a text that are looked up; a longer text is represented by so many of them
 NUM_WORD_FEATURES = 24  # of a word at most, see `word_features`
 _MAX_TABLE = 1 << 21  # numbers in a table of scores
+_MANY_CLASSES = 1000  # of more the solver ends after a few passes: each class has a machine, those that cannot be told apart take all
 _LETTERS = (3, 5)  # characters in a run, within a word and its edges
 
 
@@ -112,6 +114,7 @@ def fit_ngram_table(
         Wang and Manning (2012), "Baselines and Bigrams", for how strong this is; Weinberger et al. (2009), arXiv:0902.2206, hashing.
     """
     from scipy.sparse import csr_matrix
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
     places = np.concatenate([np.asarray(ids, dtype="int64") for ids in ngrams])
@@ -122,7 +125,16 @@ def fit_ngram_table(
     rows = np.repeat(np.arange(len(ngrams)), lengths)
     norms = np.sqrt(np.maximum(np.bincount(rows, weights=rarity[places] ** 2, minlength=len(ngrams)), 1e-12))
     features = csr_matrix((rarity[places] / norms[rows], places, np.cumsum([0, *lengths])), shape=(len(ngrams), num_buckets + 1))
-    machine = LinearSVC(C=1 / penalty, class_weight="balanced" if balanced else None, random_state=seed).fit(features, codes)
+    machine = LinearSVC(
+        C=1 / penalty,
+        class_weight="balanced" if balanced else None,
+        max_iter=1000 if num_classes <= _MANY_CLASSES else 20,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        if num_classes > _MANY_CLASSES:
+            warnings.simplefilter("ignore", ConvergenceWarning)
+        machine.fit(features, codes)
     weights, bias = machine.coef_, machine.intercept_
     if len(weights) == 1:  # of two classes scikit-learn scores the second only
         weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])

@@ -47,11 +47,14 @@ class PublicRun:
     seeds: tuple[int, ...] = (42, 43, 44)
     changes: dict[str, Any] = field(default_factory=dict)  # of FinetuneConfig
     options: dict[str, Any] = field(default_factory=dict)  # of the task's train
+    bases: tuple[str, ...] = (BASE,)  # to start from, each in turn
 
 
 RUNS = {
     "sst2": PublicRun(task="classify", metric="accuracy", changes={"epochs": 4}),
-    "tweet_sentiment": PublicRun(task="classify", metric="macro_recall", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
+    "tweet_sentiment": PublicRun(
+        task="classify", metric="macro_recall", seeds=(42,), changes={"epochs": 3, "max_seconds": 540, "balanced": True}
+    ),
     "airline_sentiment": PublicRun(task="classify", metric="macro_f1", seeds=(42,), changes={"max_seconds": 540}),
     "financial_phrasebank": PublicRun(task="classify", metric="macro_f1"),
     "imdb": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
@@ -66,7 +69,7 @@ RUNS = {
     "conll2003_en": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
     "wnut17": PublicRun(task="tag", metric="entity_f1", seeds=(42,)),
     "conll2002_es": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
-    "xquad_en": PublicRun(task="answer", metric="exact_match", seeds=(42,)),
+    "xquad_en": PublicRun(task="answer", metric="exact_match", seeds=(42,), bases=(BASE, "slm-reader-en")),
     "webquestions": PublicRun(task="answer", metric="exact_match", seeds=(42,)),  # the first of several right answers counts
     "assistments2009": PublicRun(task="trace", metric="auc", seeds=(42,), changes={"epochs": 6, "batch_size": 32, "max_seconds": 160.0}),
     "snips": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"max_seconds": 1080.0}),
@@ -98,7 +101,7 @@ def measure(name: str, run: PublicRun) -> None:
     rows_of = {split: frame[frame["split"] == split] for split in ("train", "valid", "test")}
     shared = {"task": run.task, "dataset": name, "split": "test", "train_rows": len(rows_of["train"])}
     names = _columns(run.task, frame)
-    for model, build in _baselines(names).items():
+    for model, build in _baselines(names, balanced=run.changes.get("balanced", False)).items():
         if (model, "42") in known:
             continue
         columns = {split: [_cells(run.task, rows_of[split][name]) for name in names] for split in ("train", "test")}
@@ -113,8 +116,8 @@ def measure(name: str, run: PublicRun) -> None:
             found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), fitted.classes_.tolist())
             _keep(SCORES[run.task](wanted, found), about | {"model": model + UNSURE}, run)
     module = task_module(run.task)
-    for seed in run.seeds:
-        if (BASE, str(seed)) in known:
+    for base, seed in ((base, seed) for base in run.bases for seed in run.seeds):
+        if (base, str(seed)) in known:
             continue
         started = time.perf_counter()
         config = replace(module.DEFAULT, seed=seed, **run.changes)
@@ -123,16 +126,16 @@ def measure(name: str, run: PublicRun) -> None:
             option, beside, add = "features", "features", module.add_features
         else:
             option, beside, add = "ngrams", "n-grams", partial(module.add_ngrams, balanced=config.balanced)
-        saved, _ = module.train(rows, base=load_pretrained(BASE), config=config, **run.options, **{option: False})
+        saved, _ = module.train(rows, base=load_pretrained(base), config=config, **run.options, **{option: False})
         alone = (saved, time.perf_counter() - started)
         mixed = add(saved, rows, seed=seed)
         # The one that is asked for above comes last.
-        measured = {f"{BASE} + {beside}": (mixed, time.perf_counter() - started), BASE: alone}
+        measured = {f"{base} + {beside}": (mixed, time.perf_counter() - started), base: alone}
         if run.task == "classify" and OUT_OF_SCOPE in saved.labels:
             both = module.add_ngrams(saved, rows, balanced=config.balanced, keep_valid=True, seed=seed)
             probs = {split: module.text_probs(both, rows_of[split]["text"].tolist()) for split in ("valid", "test")}
             found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), saved.labels)
-            about = {"model": f"{BASE} + {beside}{UNSURE}", "seed": seed, "train_seconds": time.perf_counter() - started}
+            about = {"model": f"{base} + {beside}{UNSURE}", "seed": seed, "train_seconds": time.perf_counter() - started}
             _keep(SCORES[run.task](rows_of["test"]["label"].to_numpy(), found), shared | about | size_of(both), run)
         for model, (saved, seconds) in measured.items():
             scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
@@ -181,12 +184,12 @@ def _columns(task: str, frame: pd.DataFrame) -> tuple[str, ...]:
     return ("context", "question", "answer") if frame["context"].any() else ("question", "answer")
 
 
-def _baselines(columns: tuple[str, ...]) -> dict[str, Callable[[], Any]]:
+def _baselines(columns: tuple[str, ...], *, balanced: bool) -> dict[str, Callable[[], Any]]:
     """Return what builds each baseline for such columns."""
     return {
         ("text", "label"): {
-            "TF-IDF + linear SVM": build_tfidf_classifier,
-            "TF-IDF + logistic regression": lambda: build_tfidf_classifier(kind="logreg"),
+            "TF-IDF + linear SVM": partial(build_tfidf_classifier, balanced=balanced),
+            "TF-IDF + logistic regression": partial(build_tfidf_classifier, kind="logreg", balanced=balanced),
         },
         ("tokens", "tags"): {"linear tagger": LinearTagger},
         ("tokens", "frame"): {"linear SVM + linear tagger": LinearCommander},
