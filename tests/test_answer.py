@@ -1,15 +1,17 @@
 """Question answering: spans in passages, facts from memory, their scores, and the way from files to predictions."""
 
 import csv
+import dataclasses
 import json
 
+from slm_helpers import results
 from slm_helpers.cli import main
 from slm_helpers.evaluation import bootstrap_interval, exact_matches, mean_interval, normalise_answer, token_f1_scores
 from slm_helpers.finetune import Examples, FinetuneConfig, fit_examples, run_rows
-from slm_helpers.heads import build_reader
+from slm_helpers.heads import build_reader, make_reader_head
 from slm_helpers.models import SavedModel, build_language_model, load_model, save_model
 from slm_helpers.question_baselines import NearestQuestion, SpanBaseline
-from slm_helpers.tasks import answer, reading, spans
+from slm_helpers.tasks import answer, reading, spans, train_reader
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.tokenizers import train_bpe_tokenizer, train_char_tokenizer
 from slm_helpers.words import overlap_features, split_words
@@ -253,6 +255,59 @@ def test_a_reader_starts_with_the_layers_of_its_base():
     assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
 
 
+def small_base(seed: int = 3, **sizes) -> SavedModel:
+    """A language model with a vocabulary of the toy passages, as it is after no training at all."""
+    keras.utils.set_random_seed(seed)
+    rows = passages(60)
+    tokenizer = train_bpe_tokenizer([*rows["context"], *rows["question"]], vocab_size=300)
+    return SavedModel(model=build_language_model(300, **({"embedding_dim": 32, "units": 32} | sizes)), tokenizer=tokenizer)
+
+
+def test_the_head_of_a_reader_scores_what_the_whole_scores():
+    base = small_base()
+    model = answer.reader_from_base(base.model)
+    examples = reading.answer_examples(reading.Reading(base.tokenizer), passages(11), name="train", same_length=True)
+    kept: dict = {}
+    described = reading.describe_examples(model, examples, kept)
+    whole = run_rows(model, examples.inputs, by="passage", batch_size=4)
+    # In batches of another size, so that texts are padded otherwise than they were when described.
+    for ours, theirs in zip(run_rows(make_reader_head(model), described.inputs, batch_size=3), whole, strict=True):
+        width = min(ours.shape[1], theirs.shape[1])
+        np.testing.assert_allclose(ours[:, :width], theirs[:, :width], atol=2e-3)
+    texts = {ids.tobytes() for name in ("question", "passage") for ids in examples.inputs[name]}
+    assert len(kept) == len(texts)
+    again = reading.describe_examples(model, examples, kept)
+    assert all(a is b for a, b in zip(again.inputs["passage_states"], described.inputs["passage_states"], strict=True))
+
+
+@pytest.mark.parametrize("limit", [10**9, 10])
+def test_the_layers_of_the_base_stay_as_they_are_unless_all_are_to_learn(limit, monkeypatch):
+    monkeypatch.setattr(answer, "_MAX_KEPT", limit)
+    base = small_base()
+    frame = pd.concat([passages(24).assign(split="train"), passages(8, seed=1).assign(split="valid")], ignore_index=True)
+    config = FinetuneConfig(epochs=2, batch_size=8, learning_rate=5e-3, precision="float32")
+    before = [weight.copy() for weight in base.model.get_weights()]
+    moved = {}
+    for whole in (False, True):
+        saved, history = answer.train(frame, base=base, config=config, num_cloze=8, features=False, whole=whole)
+        assert history["epoch"].max() == 2 and {"train", "valid"} == set(history["split"])
+        layers = [weight for name in ("embedding", "gru_0") for weight in saved.model.get_layer(name).get_weights()]
+        moved[whole] = max(float(np.abs(new - old).max()) for new, old in zip(layers, before, strict=True))
+        assert all(
+            row["prediction"] in context
+            for row, context in zip(answer.predict(saved, frame.to_dict("records")), frame["context"], strict=True)
+        )
+    assert moved[False] == 0 and moved[True] > 1e-3
+
+
+def test_a_head_alone_learns_a_task_that_can_be_learned():
+    frame = pd.concat([passages(192).assign(split="train"), passages(40, seed=1).assign(split="valid")], ignore_index=True)
+    config = dataclasses.replace(FAST, epochs=3)
+    saved, _ = answer.train(frame, base=small_base(embedding_dim=64), config=config, dropout=0.1, num_cloze=0, features=False)
+    found = answer.evaluate(saved, passages(60, seed=2)).metrics.set_index("metric")
+    assert found.loc["exact_match", "value"] > 0.7
+
+
 # Training
 
 
@@ -471,3 +526,28 @@ def test_saved_model_of_an_older_run_can_go_on(reader):
     frame = passages(32, seed=6).assign(split="train")
     again, _ = answer.train(frame, base=base, config=FinetuneConfig(epochs=1, batch_size=16, learning_rate=1e-4))
     assert answer.evaluate(again, passages(40, seed=7)).metrics["value"].iloc[0] > 0.7
+
+
+def test_the_public_reader_is_trained_measured_and_written(tmp_path, monkeypatch, capsys):
+    tales = pd.concat([passages(40, seed=seed).assign(split=split) for seed, split in enumerate(("train", "valid", "test"))])
+    tales = tales[tales["answer"] != ""].reset_index(drop=True)
+    articles = pd.DataFrame({"text": ["Title\n" + "The old mill stood by the river and the young miller sang. " * 6] * 4, "split": "train"})
+    sets = {"fairytaleqa": tales.assign(story=["x", "y"] * (len(tales) // 2)), "wikipedia_en": articles}
+    monkeypatch.setattr(train_reader, "load_dataset", lambda name: sets[name].copy())
+    monkeypatch.setattr(train_reader, "load_pretrained", lambda name: small_base())
+    monkeypatch.setattr(train_reader, "NUM_CLOZE", {"wikipedia_en": 6, "fairytaleqa": 6})
+    monkeypatch.setattr(train_reader, "SECOND", dataclasses.replace(train_reader.SECOND, epochs=2))
+    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path / "results")
+    questions = train_reader.load_questions()
+    added = questions[questions["answer"] == ""]
+    assert 3 < len(added) < 30 and set(added["split"]) == {"train", "valid"} and len(questions) == len(tales) + len(added)
+    train_reader.main(["--out", str(tmp_path / "model")])
+    table = results.read_results("public")
+    assert set(table["model"]) == {"slm-reader-en", "log-linear model of spans"} and set(table["dataset"]) == {"fairytaleqa"}
+    saved = load_model(tmp_path / "model", task="answer")
+    assert saved.settings["form"] == "span" and set(saved.metrics) == {"exact_match", "token_f1"}
+    assert "30 more questions chose the pass" in (tmp_path / "model" / "card.md").read_text()
+    frame = passages(16).assign(split="train")
+    again, _ = answer.train(frame, base=saved, config=FinetuneConfig(epochs=1, batch_size=8, learning_rate=1e-4))
+    assert len(answer.predict(again, frame.to_dict("records"))) == 16
+    assert train_reader.publish(tmp_path / "other") and set(results.read_results("public")["model"]) == set(table["model"])

@@ -167,6 +167,15 @@ def test_tfidf_classifier_counts_word_pairs_and_short_words():
     assert len(set(single_words.predict(["y a b", "b a y"]))) == 1
 
 
+@pytest.mark.parametrize("kind", ["svm", "logreg"])
+def test_a_balanced_tfidf_classifier_hears_the_rare_class(kind):
+    texts, labels = ["it is so"] * 40 + ["it is so odd"] * 4 + ["it is so odd"] * 6, ["plain"] * 44 + ["odd"] * 6
+    rare = ["it is so odd", "it is so"]
+    assert build_tfidf_classifier(kind=kind, balanced=True).fit(texts, labels).predict(rare).tolist() == ["odd", "plain"]
+    few = build_tfidf_classifier(kind=kind).fit(texts[:40] + ["it is so odd"] * 12, ["plain"] * 47 + ["odd"] * 5)
+    assert few.predict(rare).tolist() == ["plain", "plain"]
+
+
 def test_tfidf_classifier_refuses_bad_settings():
     with pytest.raises(ValueError, match="kind is 'forest', but must be one of 'svm', 'logreg'"):
         build_tfidf_classifier(kind="forest")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from slm_helpers import ngrams
 from slm_helpers.backend import keras
 from slm_helpers.layers import NgramScores
 from slm_helpers.ngrams import MAX_NGRAMS, fit_mixture, fit_ngram_table, hash_ngrams, ngram_scores, num_buckets_for
@@ -66,6 +67,16 @@ def test_a_class_without_a_row_stays_behind():
     table, bias = fit_ngram_table(ngrams, 2 * (np.arange(20) % 2), num_classes=3, num_buckets=8)
     scores = table[[1, 2], :-1] / np.sqrt(table[[1, 2], -1:]) + bias
     assert scores.argmax(axis=1).tolist() == [0, 2]
+
+
+def test_very_many_classes_are_learned_without_a_warning(monkeypatch, recwarn):
+    monkeypatch.setattr(ngrams, "_MANY_CLASSES", 20)
+    words = [f"thing{i} of place{i}" for i in range(30)]
+    texts, codes = [*words, *(f"the {text}" for text in words), "no one knows", "no one knows"], [*range(30), *range(30), 3, 4]
+    hashed = hash_ngrams(texts, num_buckets=8192)
+    table, bias = fit_ngram_table(hashed, np.array(codes), num_classes=30, num_buckets=8192)
+    asked = ngram_scores(table, hash_ngrams([f"a {text}" for text in words], num_buckets=8192)) + bias
+    assert (asked.argmax(axis=1) == np.arange(30)).all() and not len(recwarn)
 
 
 def test_a_mixture_trusts_the_better_part():

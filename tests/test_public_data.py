@@ -227,17 +227,24 @@ def test_one_long_text_stays_whole(mirror):
 
 
 def test_stories_and_questions_of_one_folder(mirror):
-    story = json.dumps({"sections": ["Once.", "The end."]}) + "\n"
-    question = json.dumps({"question": "Who?", "answer": "A fox", "type": "character"}) + "\n"
+    story = json.dumps({"story": "fox", "sections": ["Once there was\na  Fox.", "The end."]}) + "\n"
+    about = {"story": "fox", "question": "Who?", "attribute": "character", "type": "explicit"}
+    asked = [about | {"sections": [1], "answer": "a fox"}, about | {"sections": [1, 2], "answer": "Somebody else"}]
+    asked += [about | {"sections": [2, 1], "answer": "The end. Once"}]
+    questions = "".join(json.dumps(row) + "\n" for row in asked)
     mirror(
         "fairytaleqa",
         train_stories__jsonl__gz=story,
         val_stories__jsonl=story,
-        train_questions__jsonl=question,
-        val_questions__jsonl=question,
+        train_questions__jsonl__gz=questions,
+        val_questions__jsonl=questions,
     )
-    assert load_dataset("fairytaleqa_stories", split="valid")["text"].tolist() == ["Once.\n\nThe end."]
-    assert load_dataset("fairytaleqa")["answer"].tolist() == ["A fox", "A fox"]
+    assert load_dataset("fairytaleqa_stories", split="valid")["text"].tolist() == ["Once there was\na  Fox.\n\nThe end."]
+    frame = load_dataset("fairytaleqa")
+    # As it is written in the sections that were asked about; answers that do not stand there are left out.
+    assert frame.loc[frame["split"] == "test", "answer"].tolist() == ["a  Fox", "The end. Once"]
+    assert all(row.context[row.answer_start :].startswith(row.answer) for row in frame.itertuples())
+    assert set(frame["story"]) == {"fox"} and set(frame["kind"]) == {"character"}
 
 
 def test_passages_and_bare_facts(mirror):

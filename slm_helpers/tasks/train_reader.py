@@ -28,7 +28,7 @@ NAME, BASE, SEED = "slm-reader-en", "slm-base-en", 42
 TALES, ARTICLES = "fairytaleqa", "wikipedia_en"
 BASELINE = "log-linear model of spans"
 NONE_SHARE = 0.15  # of the questions: put to a passage that does not hold the answer
-NUM_CLOZE = {ARTICLES: 8000, TALES: 4000}  # questions made of the passages of each
+NUM_CLOZE = {ARTICLES: 6000, TALES: 4000}  # questions made of the passages of each
 NUM_ARTICLES = 1200  # paragraphs
 FIRST = FinetuneConfig(epochs=1, batch_size=32, learning_rate=2e-3, seed=SEED)
 SECOND = FinetuneConfig(epochs=8, batch_size=32, learning_rate=2e-3, seed=SEED)
