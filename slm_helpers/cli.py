@@ -251,7 +251,7 @@ def _finetune(options: argparse.Namespace) -> int:
         valid=options.valid,
         test=options.test,
         out=options.out,
-        base=None if base == "none" else _open_model(base, task=None if options.task == "translate" else "lm"),
+        base=None if base == "none" else _open_model(base, task=None if options.task in ("translate", "answer") else "lm"),
         seed=options.seed,
         changes={name: value for name in _SETTINGS if (value := getattr(options, name)) is not None},
         ngrams=not options.no_ngrams,

@@ -46,7 +46,8 @@ def train(
 
     Args:
         frame: From `load_dataset`; the split valid, if there, chooses the epoch and calibrates the confidence.
-        base: A language model to start from, or a reader of an earlier run to go on with; None starts from random weights.
+        base: A language model to start from, or a reader of an earlier run to go on with, e.g. slm-reader-en; None starts from
+            random weights.
         config: Settings of the training.
         dropout: Share of activations dropped in training.
         num_cloze: Questions made of the training passages; 0 for none.
@@ -59,12 +60,17 @@ def train(
         its training.
 
     Raises:
-        ValueError: If some rows have a context and some have none, or no training row can be used.
+        ValueError: If some rows have a context and some have none, no training row can be used, or the base is a model of another
+            task.
 
     Reference:
         Dhingra et al. (2018), "Simple and Effective Semi-Supervised Question Answering", arXiv:1804.00720.
     """
     check_rows(frame)
+    if base is not None and base.task not in ("lm", "answer"):
+        raise ValueError(
+            f"The base is a model for the task {base.task!r}, but a reader starts from a language model or goes on from an earlier reader."
+        )
     keras.utils.set_random_seed(config.seed)
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     if (frame["context"] == "").all():
