@@ -5,7 +5,7 @@ What a recurrent network misses with few rows (rare names, exact phrases, spelli
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from slm_helpers.checks import check_positive
 
@@ -14,13 +14,20 @@ import numpy as np
 MAX_NGRAMS = 4096  # of a text that are looked up; a longer text is represented by so many of them
 NUM_WORD_FEATURES = 24  # of a word at most, see `word_features`
 _MAX_TABLE = 1 << 21  # numbers in a table of scores
+_LARGE_CORPUS = 10_000_000  # characters
 _MANY_CLASSES = 1000  # of more the solver ends after a few passes: each class has a machine, those that cannot be told apart take all
 _LETTERS = (3, 5)  # characters in a run, within a word and its edges
 
 
-def num_buckets_for(num_classes: int) -> int:
-    """Return into how many buckets n-grams are hashed: as many as leave the table of scores small, of words and of letters alike."""
-    return min(1 << 17, 1 << int(np.log2(_MAX_TABLE / (num_classes + 1))))
+def num_buckets_for(num_classes: int, texts: Iterable[str] = ()) -> int:
+    """Return into how many buckets n-grams are hashed: as many as leave the table of scores small, of words and of letters alike.
+
+    Args:
+        num_classes: Columns of the table but one.
+        texts: To learn from; where there are very many, n-grams get more buckets, or too many would share one.
+    """
+    most = 1 << (19 if sum(map(len, texts)) > _LARGE_CORPUS else 17)
+    return min(most, 1 << int(np.log2(_MAX_TABLE / (num_classes + 1))))
 
 
 def hash_ngrams(texts: Sequence[str], *, num_buckets: int) -> list[np.ndarray]:

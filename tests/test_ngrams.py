@@ -39,6 +39,12 @@ def test_the_table_stays_small(num_classes):
     assert buckets % 2 == 0 and buckets * (num_classes + 1) <= 1 << 21 and buckets >= 1024
 
 
+def test_large_corpora_get_more_buckets(monkeypatch):
+    monkeypatch.setattr(ngrams, "_LARGE_CORPUS", 100)
+    assert num_buckets_for(2, ["a word"] * 50) == 4 * num_buckets_for(2, ["a word"]) == 4 * num_buckets_for(2)
+    assert num_buckets_for(77, ["a word"] * 50) == num_buckets_for(77)
+
+
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_the_layer_gives_what_the_linear_model_gives(num_classes):
     rng = np.random.default_rng(0)

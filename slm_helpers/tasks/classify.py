@@ -155,9 +155,9 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     Returns:
         A classifier whose score of a class is the sum of both; its confidence is calibrated by the shares.
     """
-    num_buckets = num_buckets_for(len(saved.labels))
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     texts = {split: rows["text"].tolist() for split, rows in parts.items()}
+    num_buckets = num_buckets_for(len(saved.labels), texts["train"])
     both, _ = put_beside(
         saved,
         build_text_classifier,
