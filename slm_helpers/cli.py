@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 if a page or a check failed, 2 if it could not be done as asked."""
     parser = _build_parser()
     options = parser.parse_args(arguments)
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *about, **more: f"slm: {' '.join(str(message).split())}\n"
     try:
         return options.run(options)
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
@@ -33,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("slm: interrupted", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = usual
 
 
 class _Parser(argparse.ArgumentParser):
@@ -338,9 +343,7 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
             return load_model(folder, task=task)
     if name:
         available = ", ".join(sorted(p.parent.name for p in PRETRAINED_DIR.glob("*/config.json"))) or "none yet"
-        raise FileNotFoundError(
-            f"{name} is neither a model folder nor a pretrained model ({available}). Check the path given with --model."
-        )
+        raise FileNotFoundError(f"{name} is neither a model folder nor a pretrained model ({available}). Check the path that was given.")
     raise FileNotFoundError(
         f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
     )

@@ -134,19 +134,21 @@ def skipped_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(frame.attrs.get("skipped", []), columns=["where", "column", "reason"])
 
 
-def check_labels(frame: pd.DataFrame, *, name: str = "the data") -> None:
+def check_labels(frame: pd.DataFrame, *, name: str = "") -> None:
     """Raise ValueError unless train has two labels at least and the other splits have no label that train lacks."""
     train = set(frame.loc[frame["split"] == "train", "label"])
     if len(train) < 2:
         raise ValueError(
-            f"{name}: the labels have {len(train)} class(es) in train ({', '.join(map(repr, sorted(train)))}), "
+            f"{name or 'the data'}: the labels have {len(train)} class(es) in train ({', '.join(map(repr, sorted(train)))}), "
             "but a classifier needs two at least. Add rows of another class."
         )
     for split in ("valid", "test"):
         unseen = np.flatnonzero((frame["split"] == split) & ~frame["label"].isin(train))
         if len(unseen):
+            number = int((frame["split"] == split).iloc[: unseen[0] + 1].sum())
+            place = _place(frame, name, unseen[0]) if name or "where" in frame else f"{split}, row {number}"
             raise ValueError(
-                f"{_place(frame, name, unseen[0])}: label {frame['label'].iloc[unseen[0]]!r} stands in {split} but never in train. "
+                f"{place}: label {frame['label'].iloc[unseen[0]]!r} stands in {split} but never in train. "
                 "Correct its spelling, add training rows with it, or remove the rows."
             )
 
@@ -379,7 +381,7 @@ def _wanted_columns(path: Path, columns: dict[str, str], present: list[str]) -> 
     if not wanted:
         raise ValueError(
             f"{path}: none of its columns ({', '.join(present)}) is called {', '.join(_COLUMNS[:3])} or the like. "
-            f'Say which is which, e.g. load_dataset({str(path)!r}, text="{present[0]}").'
+            f'Say which is which, e.g. text="{present[0]}", in the shell --text "{present[0]}".'
         )
     return wanted
 

@@ -132,7 +132,7 @@ def _open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
         line = _first_undecodable_line(path, encoding)
         raise ValueError(
             f"{path}, line {line}: the bytes are not {encoding.removesuffix('-sig')} text ({getattr(error, 'reason', error)}). "
-            "Save the file as UTF-8, or name its encoding, e.g. encoding='cp1252' (Windows) or 'utf-16'."
+            "Save the file as UTF-8, or name its encoding, e.g. encoding='cp1252' (Windows) or 'utf-16'; in the shell --encoding cp1252."
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: the gzip file is damaged or cut short ({error}). Copy it again.") from error

@@ -1,4 +1,5 @@
 import json
+import warnings
 
 from slm_helpers import cli
 from slm_helpers.generation import TextGenerator
@@ -146,6 +147,16 @@ def test_errors_are_one_line_on_stderr_with_exit_code_2(capsys, model_folder, tm
     code, out, err = run(capsys, *(named.get(a, a) for a in arguments))
     assert code == 2 and out == ""
     assert err.startswith("slm: ") and err.count("\n") == 1 and message in err
+
+
+def test_a_warning_is_one_line_on_stderr_that_shows_no_code(capsys, monkeypatch):
+    usual = warnings.formatwarning
+    shown = []
+    monkeypatch.setattr(
+        cli, "_check", lambda options: shown.append(warnings.formatwarning("3 rows\nleft out", UserWarning, "x.py", 1)) or 0
+    )
+    assert run(capsys, "check")[0] == 0
+    assert shown == ["slm: 3 rows left out\n"] and warnings.formatwarning is usual
 
 
 def test_without_any_model_the_way_to_one_is_told(capsys, tmp_path, monkeypatch):

@@ -250,6 +250,12 @@ def test_label_unseen_in_training_is_told_with_its_line(write):
         load(write("my.csv", content))
 
 
+def test_without_a_file_an_unseen_label_is_told_by_its_row_in_the_split():
+    frame = pd.DataFrame({"label": ["1", "2", "1", "1", "7"], "split": ["train", "train", "valid", "test", "test"]})
+    with pytest.raises(ValueError, match=r"^test, row 2: label '7' stands in test but never in train"):
+        check_labels(frame)
+
+
 def test_line_of_an_unseen_label_is_right_after_left_out_rows(write):
     content = "comment,stars,split\na,1,train\n,2,train\nb,2,train\nd,7,test\n"
     with pytest.raises(ValueError, match=r"my\.csv, line 5"):
@@ -309,7 +315,7 @@ def test_bad_turns_are_told(write, turns, message):
 
 
 def test_file_with_no_known_column_shows_how_to_name_one(write):
-    with pytest.raises(ValueError, match=r"none of its columns \(review, score\).*load_dataset\('.*my\.csv', text=\"review\"\)"):
+    with pytest.raises(ValueError, match=r"none of its columns \(review, score\).*text=\"review\", in the shell --text \"review\""):
         load_dataset(write("my.csv", reviews(header="review,score")))
 
 
