@@ -376,7 +376,9 @@ def test_an_oracle_teaches_more_than_chance():
 
 def test_a_public_set_is_measured_once_beside_its_baselines(monkeypatch):
     frame = simulate_students(30, seed=2)
-    monkeypatch.setattr(public_tracing, "load_dataset", lambda name: frame)
+    # One attempt at a skill that train lacks, as in assistments2009.
+    strange = frame[frame["split"] == "test"].tail(1).assign(skill="juggling")
+    monkeypatch.setattr(public_tracing, "load_dataset", lambda name: pd.concat([frame, strange], ignore_index=True))
     options = {"seeds": (1,), "changes": {"epochs": 1}}
     found = list(public_tracing.measure_tracing("tiny", known=set(), **options))
     assert [about["model"] for _, about in found] == [*public_tracing.BASELINES, public_tracing.MODEL]
