@@ -210,9 +210,9 @@ def fit_reader(
     """
     if kept is None:
         return fit_examples(model, train, valid, config=config)
-    num_words = sum({ids.tobytes(): len(ids) for part in (train, valid) if part is not None for ids in part.inputs["passage"]}.values())
+    num_tokens = sum({ids.tobytes(): len(ids) for part in (train, valid) if part is not None for ids in part.inputs["passage"]}.values())
     config = replace(config, layer_decay=1.0, frozen=())
-    if num_words > _MAX_KEPT:
+    if num_tokens > _MAX_KEPT:
         return fit_examples(model, train, valid, config=replace(config, frozen=_layers_of_language_model(model)))
     described = [examples and describe_examples(model, examples, kept) for examples in (train, valid)]
     return fit_examples(kept_with(model, "reader_head", lambda: make_reader_head(model)), *described, config=config)

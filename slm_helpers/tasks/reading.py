@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_helpers.backend import keras
-from slm_helpers.finetune import Examples, run_rows
+from slm_helpers.finetune import Examples, kept_with, run_rows
 from slm_helpers.heads import make_word_views
 from slm_helpers.tokenizers import Tokenizer
 from slm_helpers.words import Words, overlap_features, split_words
@@ -120,6 +120,7 @@ def describe_examples(reader: keras.Model, examples: Examples, kept: dict[bytes,
         kept: What was computed for texts before, with the same weights; new ones are added.
     """
     columns = {}
+    views = kept_with(reader, "word_views", lambda: make_word_views(reader))  # compiled once, not for each call
     for text in ("question", "passage"):
         pairs = list(zip(examples.inputs[text], examples.inputs[f"{text}_ends"], strict=True))
         # Ends may be padded, see `answer_examples`.
@@ -127,7 +128,7 @@ def describe_examples(reader: keras.Model, examples: Examples, kept: dict[bytes,
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in kept}
         if new:
             inputs = {name: [pair[i] for pair in new.values()] for i, name in enumerate(("ids", "ends"))}
-            found = [run_rows(view, inputs, along="ends", batch_size=64) for view in make_word_views(reader)]
+            found = [run_rows(view, inputs, along="ends", batch_size=64) for view in views]
             kept |= {key: (states.astype("float16"), means.astype("float16")) for key, states, means in zip(new, *found, strict=True)}
         for i, kind in enumerate(("states", "means")):
             columns[f"{text}_{kind}"] = [kept[key][i] for key in keys]

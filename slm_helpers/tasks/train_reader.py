@@ -20,6 +20,7 @@ from slm_helpers.tasks import answer
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.tasks.common import size_of
 from slm_helpers.tasks.reading import Reading, answer_examples
+from slm_helpers.tasks.run import metrics_of
 
 import numpy as np
 import pandas as pd
@@ -84,8 +85,8 @@ def publish(out: Path | None = None) -> Path:
     seconds = time.perf_counter() - started
     # Published in half precision, so that is what is scored.
     saved.model.set_weights([weight.astype("float16").astype("float32") for weight in saved.model.get_weights()])
-    scores = answer.evaluate(saved, test).metrics
-    _keep(scores, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))
+    scores = answer.evaluate(saved, test)
+    _keep(scores.metrics, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))
     known = read_results("public")
     if not ((known["dataset"] == TALES) & (known["model"] == BASELINE)).any():
         started = time.perf_counter()
@@ -93,7 +94,7 @@ def publish(out: Path | None = None) -> Path:
         seconds_baseline = time.perf_counter() - started
         found = fitted.predict(test["context"].tolist(), test["question"].tolist())
         _keep(answer.answer_table(test["answer"].tolist(), found), about | {"model": BASELINE, "train_seconds": seconds_baseline})
-    metrics = {row.metric: {"value": row.value, "ci_low": row.ci_low, "ci_high": row.ci_high} for row in scores.itertuples()}
+    metrics = metrics_of(scores)
     return save_model(
         out or PRETRAINED_DIR / NAME,
         saved.model,
