@@ -58,7 +58,7 @@ class CountRegression:
         from sklearn.linear_model import LogisticRegression
 
         self.skills = sorted(frame["skill"].unique())
-        self._model = LogisticRegression(C=1 / penalty, max_iter=300)
+        self._model = LogisticRegression(C=1 / penalty, max_iter=1000)
         self._model.fit(self._features(frame), frame["correct"].to_numpy())
         return self
 
@@ -206,7 +206,9 @@ class BayesianTracing:
         for step in runs.steps():
             num = step.stop - step.start
             p, g, s, right = known[:num], guess[:num], slip[:num], correct[step] == 1
+            # Each way adds up by itself: with 1 - chance in place of `wrong`, a p of nearly 1 would be rounded to above it and run away.
+            wrong = p * s + (1 - p) * (1 - g)
             before[step], chance[step] = p, p * (1 - s) + (1 - p) * g
-            after[step] = np.where(right, p * (1 - s) / chance[step], p * s / (1 - chance[step]))
+            after[step] = np.where(right, p * (1 - s) / chance[step], p * s / wrong)
             known = after[step] + (1 - after[step]) * learn[:num]
         return before, after, chance

@@ -169,6 +169,17 @@ def test_bayesian_tracing_finds_the_parameters_that_made_the_data():
     assert (np.diff(model.log_losses) < 1e-3).all() and model.log_losses[-1] < model.log_losses[0]
 
 
+def test_bayesian_tracing_stays_within_bounds_after_long_runs_of_one_answer():
+    answers = [1] * 60 + [0] * 60 + [1] * 5
+    model = BayesianTracing()
+    model.skills, model._values = ["a"], np.array([model.USUAL])
+    frame = attempts(*(("x", step, "a", correct) for step, correct in enumerate(answers)))
+    for probs in (model.predict(frame), model.mastery(frame)):
+        assert ((probs >= 0) & (probs <= 1)).all()
+    fitted = BayesianTracing().fit(frame)
+    assert np.isfinite(fitted.log_losses).all() and ((fitted._values > 0) & (fitted._values < 1)).all()
+
+
 def test_no_baseline_sees_the_answer_it_predicts(few):
     rows = order_attempts(few[few["student"] == "student-001"])
     for model in (OverallRate(), SkillRates(), CountRegression(), BayesianTracing()):
