@@ -87,7 +87,8 @@ def train_question_writer(frame: pd.DataFrame, *, base: SavedModel, config: Fine
     """Teach a language model to write questions: it goes on reading after a sentence and its answer, and learns the question alone.
 
     Args:
-        frame: Columns context, question, answer, answer_start and split; rows without an answer are left out.
+        frame: Columns context, question, answer, answer_start and split. Rows without an answer are left out, but if no row has
+            one, questions are written from the context alone.
         base: A language model.
         config: Settings of the training.
 
@@ -97,7 +98,7 @@ def train_question_writer(frame: pd.DataFrame, *, base: SavedModel, config: Fine
     Reference:
         Du, Shao and Cardie (2017), "Learning to Ask: Neural Question Generation for Reading Comprehension", arXiv:1705.00106.
     """
-    answered = frame[frame["answer"] != ""]
+    answered = frame[frame["answer"] != ""] if (frame["answer"] != "").any() else frame
     if not (answered["split"] == "train").any():
         raise ValueError("train has no question with an answer to learn from.")
     keras.utils.set_random_seed(config.seed)
@@ -109,7 +110,7 @@ def train_question_writer(frame: pd.DataFrame, *, base: SavedModel, config: Fine
 
 
 def write_questions(saved: SavedModel, rows: Sequence[dict]) -> list[str]:
-    """Return a question for each row with context, answer and answer_start: the likeliest next token each time, to the question mark."""
+    """Return a question for each row with context, answer ("" for none) and answer_start: always the likeliest next token, to the end."""
     writer = TextGenerator(saved.model, saved.tokenizer)
     found = []
     for row in rows:
@@ -119,6 +120,8 @@ def write_questions(saved: SavedModel, rows: Sequence[dict]) -> list[str]:
 
 
 def _prompt(row: dict) -> str:
+    if not row["answer"]:
+        return f"{' '.join(row['context'].split())}\nQuestion:"
     start = int(row["answer_start"])
     sentence, _ = sentence_of(row["context"], start, start + len(row["answer"]))
     return f"{' '.join(sentence.split())}\nAnswer: {row['answer']}\nQuestion:"

@@ -12,7 +12,7 @@ from slm_helpers.heads import build_tracer
 from slm_helpers.models import SavedModel, build_language_model, load_model
 from slm_helpers.question_writing import candidate_answers, template_question
 from slm_helpers.simulation import practise, simulate_students
-from slm_helpers.tasks import public_tracing, trace
+from slm_helpers.tasks import public_questions, public_tracing, trace
 from slm_helpers.tasks.run import load_parts
 from slm_helpers.tokenizers import train_bpe_tokenizer
 from slm_helpers.tracing import NUM_FEATURES, Learner, find_twin_skills, join_twin_skills, order_attempts
@@ -452,3 +452,37 @@ def test_the_writer_learns_the_question_alone():
     )
     assert question_writing.write_questions(writer, rows[:2]) == ["What sat there?"] * 2
     assert all((a == b).all() for a, b in zip(before, base.model.get_weights(), strict=True)), "the base was changed"
+
+
+def test_questions_are_measured_once_on_passages_and_on_sentences(monkeypatch):
+    rows = [
+        {
+            "context": f"It rained. The {animal} sat on the {thing}.",
+            "question": f"What did the {animal} sit on?",
+            "answer": thing,
+            "split": split,
+        }
+        for split, number in (("train", 4), ("valid", 1), ("test", 2))
+        for animal, thing in list(zip(("cat", "owl", "dog", "hen"), ("mat", "wall", "bed", "box"), strict=True))[:number]
+    ]
+    passages = pd.DataFrame(rows).assign(answer_start=[row["context"].rindex(row["answer"]) for row in rows])
+    unanswered = passages.tail(1).assign(answer="", answer_start=-1)
+    sets = {
+        "tales": pd.concat([passages, unanswered], ignore_index=True),
+        "pairs": passages.rename(columns={"context": "source", "question": "target"})[["source", "target", "split"]],
+    }
+    monkeypatch.setattr(public_questions, "load_dataset", sets.__getitem__)
+    options = {"seeds": (1,), "changes": {"epochs": 1}}
+    for name, baselines in {
+        "tales_questions": ["the sentence", "nearest question", "template"],
+        "pairs": ["the sentence", "nearest question"],
+    }.items():
+        found = list(public_questions.measure_questions(name, known=set(), **options))
+        assert [about["model"] for _, about in found] == [*baselines, public_questions.BASE]
+        values = {about["model"]: scores.set_index("metric")["value"] for scores, about in found}
+        assert values["nearest question"]["chrf"] == pytest.approx(100)  # train has the same animals
+        assert all(
+            0 <= score["bleu"] < 100.1 and about["train_rows"] == 4 for score, (_, about) in zip(values.values(), found, strict=True)
+        )
+        known = {(about["model"], str(about["seed"])) for _, about in found}
+        assert list(public_questions.measure_questions(name, known=known, **options)) == []

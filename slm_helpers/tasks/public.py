@@ -25,6 +25,7 @@ from slm_helpers.tasks import listen
 from slm_helpers.tasks.answer import answer_table
 from slm_helpers.tasks.command import frame_table
 from slm_helpers.tasks.common import Evaluation, size_of
+from slm_helpers.tasks.public_questions import measure_questions
 from slm_helpers.tasks.public_tracing import measure_tracing
 from slm_helpers.tasks.public_writing import measure_writing
 from slm_helpers.tasks.run import task_module
@@ -46,7 +47,6 @@ class PublicRun:
     metric: str  # the headline; all are kept
     seeds: tuple[int, ...] = (42, 43, 44)
     changes: dict[str, Any] = field(default_factory=dict)  # of FinetuneConfig
-    options: dict[str, Any] = field(default_factory=dict)  # of the task's train
     bases: tuple[str, ...] = (BASE,)  # to start from, each in turn
 
 
@@ -76,6 +76,8 @@ RUNS = {
     "atis": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"epochs": 12, "max_seconds": 1080.0}),
     "e2e_nlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 6, "batch_size": 16, "max_seconds": 1080.0}),
     "webnlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 3, "batch_size": 32, "max_seconds": 2400.0}),
+    "squad_question_generation": PublicRun(task="ask", metric="bleu", seeds=(42,), changes={"max_seconds": 1080.0}),
+    "fairytaleqa_questions": PublicRun(task="ask", metric="bleu", seeds=(42,), changes={"max_seconds": 1080.0}),
     "spoken_digits": PublicRun(task="listen", metric="accuracy", changes={"epochs": 30}),
     "spoken_digits_speakers": PublicRun(task="listen", metric="accuracy", seeds=(42,), changes={"epochs": 20}),  # each left out in turn
 }
@@ -87,12 +89,8 @@ def measure(name: str, run: PublicRun) -> None:
         return measure_sounds(name, run)
     table = read_results("public")
     known = {(row.model, str(row.seed).removesuffix(".0")) for row in table[table["dataset"] == name].itertuples()}
-    if run.task == "trace":
-        for scores, about in measure_tracing(name, seeds=run.seeds, changes=run.changes, known=known):
-            _keep(scores, about, run)
-        return
-    if run.task == "write":
-        for scores, about in measure_writing(name, seeds=run.seeds, changes=run.changes, options=run.options, known=known):
+    if run.task in OWN_WAYS:
+        for scores, about in OWN_WAYS[run.task](name, seeds=run.seeds, changes=run.changes, known=known):
             _keep(scores, about, run)
         return
     frame = load_dataset(name)
@@ -126,7 +124,7 @@ def measure(name: str, run: PublicRun) -> None:
             option, beside, add = "features", "features", module.add_features
         else:
             option, beside, add = "ngrams", "n-grams", partial(module.add_ngrams, balanced=config.balanced)
-        saved, _ = module.train(rows, base=load_pretrained(base), config=config, **run.options, **{option: False})
+        saved, _ = module.train(rows, base=load_pretrained(base), config=config, **{option: False})
         alone = (saved, time.perf_counter() - started)
         mixed = add(saved, rows, seed=seed)
         # The one that is asked for above comes last.
@@ -168,7 +166,7 @@ def measure_sounds(name: str, run: PublicRun) -> None:
             if (split, LISTENER, str(seed)) in known:
                 continue
             started = time.perf_counter()
-            saved, _ = listen.train(learned, config=replace(listen.DEFAULT, seed=seed, **run.changes), **run.options)
+            saved, _ = listen.train(learned, config=replace(listen.DEFAULT, seed=seed, **run.changes))
             about = {"model": LISTENER, "seed": seed, "train_seconds": time.perf_counter() - started}
             about |= size_of(saved)
             _keep(listen.evaluate(saved, asked).metrics, shared | about, run)
@@ -248,6 +246,7 @@ def with_out_of_scope(scores: Evaluation) -> Evaluation:
     return replace(scores, metrics=pd.concat(rows, ignore_index=True))
 
 
+OWN_WAYS = {"trace": measure_tracing, "write": measure_writing, "ask": measure_questions}
 SCORES = {"classify": classification_scores, "tag": tag_table, "answer": answer_table, "command": frame_table}
 
 

@@ -109,7 +109,7 @@ class RestaurantTemplate:
 
 
 def measure_writing(
-    name: str, *, seeds: Collection[int], changes: dict[str, Any], options: dict[str, Any], known: Collection[tuple[str, str]]
+    name: str, *, seeds: Collection[int], changes: dict[str, Any], known: Collection[tuple[str, str]]
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
     """Yield the scores on test of each model that is not known yet (model, seed), and what stands beside them in the table.
 
@@ -148,7 +148,7 @@ def measure_writing(
         started = time.perf_counter()
         config = replace(write.DEFAULT, seed=seed, **changes)
         saved, _ = write.train(
-            _complete(frame[frame["split"] != "test"], CHECKS[name]), base=load_pretrained(BASE), config=config, lengths=False, **options
+            _complete(frame[frame["split"] != "test"], CHECKS[name]), base=load_pretrained(BASE), config=config, lengths=False
         )
         valid = frame[frame["split"] == "valid"].groupby("source", sort=False)["target"].agg(list)
         temperature = _best_temperature(saved, valid.sample(min(len(valid), _NUM_ASKED), random_state=seed), CHECKS[name])
