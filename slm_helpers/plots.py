@@ -61,5 +61,5 @@ def plot_bars(table: pd.DataFrame, *, x: str, y: str, xlabel: str, hue: str | No
     furthest = table["ci_high"] if "ci_high" in table else table[x]
     for place, (value, edge) in enumerate(zip(table[x], furthest, strict=True)):
         ax.annotate(f"{value:.3g}", (edge, place), xytext=(5, 0), textcoords="offset points", va="center")
-    ax.set(xlabel=xlabel, ylabel="", xlim=(0, float(furthest.max()) * 1.15))
+    ax.set(xlabel=xlabel, ylabel="", xlim=(0, float(furthest.max()) * 1.2))
     return ax
