@@ -267,7 +267,8 @@ def _language_for(saved: SavedModel, text: str, language: str) -> str:
     known = f"translates into {_listed(saved.labels)}" if saved.labels else "was trained without naming languages"
     if not language:
         raise ValueError(f"{text[:40]!r} has no target language, and this model {known}. Say which, by --to or a column target_language.")
-    raise ValueError(f"{text[:40]!r}: the target language {language!r} is unknown to this model, which {known}.")
+    advice = "Name one of those" if saved.labels else "Leave the language (--to, target_language) out"
+    raise ValueError(f"{text[:40]!r}: the target language {language!r} is unknown to this model, which {known}. {advice}.")
 
 
 def _language_column(frame: pd.DataFrame) -> np.ndarray:
