@@ -1,4 +1,4 @@
-"""What the tasks share: the result of an evaluation, the vocabulary to start with, a linear model beside a network."""
+"""What the tasks share: the result of an evaluation and how it is kept, the vocabulary to start with, a linear model beside a network."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from slm_helpers.backend import keras
 from slm_helpers.models import SavedModel, start_from
 from slm_helpers.ngrams import fit_mixture, fit_ngram_table, ngram_scores
+from slm_helpers.results import write_results
 from slm_helpers.tokenizers import Tokenizer, train_bpe_tokenizer
 
 import numpy as np
@@ -34,6 +35,19 @@ def size_of(saved: SavedModel) -> dict[str, int]:
     """Return num_parameters and size_bytes of a model for a table of results; the size as folders are written, in float16."""
     size = 2 * sum(int(np.prod(weight.shape)) for weight in saved.model.weights)
     return {"num_parameters": saved.model.count_params(), "size_bytes": size}
+
+
+def round_to_half(saved: SavedModel) -> None:
+    """Round the weights to float16, as a model folder may hold them, so that what is scored is what will be loaded."""
+    saved.model.set_weights([weight.astype("float16").astype("float32") for weight in saved.model.get_weights()])
+
+
+def keep_scores(scores: pd.DataFrame, about: dict[str, Any]) -> None:
+    """Write scores (metric, value and, where known, ci_low and ci_high) to the table of public results, and print them in a line."""
+    rows = scores.to_dict("records")
+    write_results("public", [about | {name: value for name, value in row.items() if value == value} for row in rows])
+    found = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in rows)
+    print(f"{about['dataset']:<14} {about['model']:<26} {found}", flush=True)
 
 
 def put_beside(

@@ -15,10 +15,10 @@ from slm_helpers.data import load_dataset
 from slm_helpers.finetune import FinetuneConfig
 from slm_helpers.models import PRETRAINED_DIR, SavedModel, load_pretrained, save_model
 from slm_helpers.question_baselines import SpanBaseline
-from slm_helpers.results import describe_machine, read_results, write_results
+from slm_helpers.results import describe_machine, read_results
 from slm_helpers.tasks import answer
 from slm_helpers.tasks.cloze import make_cloze
-from slm_helpers.tasks.common import size_of
+from slm_helpers.tasks.common import keep_scores, round_to_half, size_of
 from slm_helpers.tasks.reading import Reading, answer_examples
 from slm_helpers.tasks.run import metrics_of
 
@@ -83,17 +83,16 @@ def publish(out: Path | None = None) -> Path:
     started = time.perf_counter()
     saved, history = train_reader(questions, base=load_pretrained(BASE))
     seconds = time.perf_counter() - started
-    # Published in half precision, so that is what is scored.
-    saved.model.set_weights([weight.astype("float16").astype("float32") for weight in saved.model.get_weights()])
+    round_to_half(saved)
     scores = answer.evaluate(saved, test)
-    _keep(scores.metrics, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))
+    keep_scores(scores.metrics, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))
     known = read_results("public")
     if not ((known["dataset"] == TALES) & (known["model"] == BASELINE)).any():
         started = time.perf_counter()
         fitted = SpanBaseline().fit(*(train[name].tolist() for name in ("context", "question", "answer")))
         seconds_baseline = time.perf_counter() - started
         found = fitted.predict(test["context"].tolist(), test["question"].tolist())
-        _keep(answer.answer_table(test["answer"].tolist(), found), about | {"model": BASELINE, "train_seconds": seconds_baseline})
+        keep_scores(answer.answer_table(test["answer"].tolist(), found), about | {"model": BASELINE, "train_seconds": seconds_baseline})
     metrics = metrics_of(scores)
     return save_model(
         out or PRETRAINED_DIR / NAME,
@@ -141,12 +140,6 @@ bootstrap intervals over questions.
 It has read tales and short articles, and questions of who, what, where and why about them. It is often wrong, and not the less
 fluent for it, since it can only quote. Check what it quotes.
 """
-
-
-def _keep(scores: pd.DataFrame, about: dict) -> None:
-    write_results("public", [about | row for row in scores.to_dict("records")])
-    found = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in scores.to_dict("records"))
-    print(f"{about['dataset']:<14} {about['model']:<26} {found}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 from slm_helpers.backend import keras
 from slm_helpers.data import load_dataset
 from slm_helpers.models import PRETRAINED_DIR, RUNS_DIR, SavedModel, save_model
-from slm_helpers.results import describe_machine, read_results, write_results
+from slm_helpers.results import describe_machine, read_results
 from slm_helpers.tasks import translate
-from slm_helpers.tasks.common import size_of
+from slm_helpers.tasks.common import keep_scores, round_to_half, size_of
 from slm_helpers.tokenizers import Tokenizer
 from slm_helpers.training import TrainConfig
 from slm_helpers.translation_baselines import CopySource, NearestSentence, PhraseLookup
@@ -34,6 +34,7 @@ DROPOUT = 0.2
 VOCAB_SIZE = {False: 4096, True: 8192}  # several languages or not
 TRAINING = TrainConfig(batch_size=192, learning_rate=2e-3, schedule="linear", warmup_steps=200, eval_steps=500, precision="auto", seed=SEED)
 BASELINES: dict[str, Callable[[], Any]] = {"copy": CopySource, "nearest sentence": NearestSentence, "phrase lookup": PhraseLookup}
+SHARED = {"task": "translate", "split": "test", "seed": SEED}  # by all rows of the table
 NAMES = {"es": "Spanish", "fr": "French", "de": "German", "zh": "Chinese"}
 
 
@@ -76,7 +77,7 @@ def measure_baselines(language: str) -> None:
         fitted = build().fit(train["source"].tolist(), train["target"].tolist())
         seconds = time.perf_counter() - started
         scores = translation_table(test["target"].tolist(), fitted.predict(test["source"].tolist()), languages=[language] * len(test))
-        _keep(scores, {"dataset": dataset, "model": name, "train_rows": len(train), "train_seconds": seconds})
+        keep_scores(scores, SHARED | {"dataset": dataset, "model": name, "train_rows": len(train), "train_seconds": seconds})
 
 
 def measure_translator(saved: SavedModel, name: str, frame: pd.DataFrame, *, train_seconds: float) -> dict[str, dict[str, float]]:
@@ -85,7 +86,11 @@ def measure_translator(saved: SavedModel, name: str, frame: pd.DataFrame, *, tra
     for language in saved.labels:
         rows = frame[(frame["split"] == "test") & (frame["target_language"] == language)]
         sources, targets = rows["source"].tolist(), rows["target"].tolist()
-        about = {"dataset": f"tatoeba_en_{language}", "train_rows": int((frame["split"] == "train").sum()), "train_seconds": train_seconds}
+        about = SHARED | {
+            "dataset": f"tatoeba_en_{language}",
+            "train_rows": int((frame["split"] == "train").sum()),
+            "train_seconds": train_seconds,
+        }
         about |= size_of(saved)
         for suffix, beam_size in ((", greedy", 1), ("", saved.settings["beam_size"])):
             translate.translate(saved, sources[:128], language, beam_size=beam_size)  # compiles
@@ -93,7 +98,9 @@ def measure_translator(saved: SavedModel, name: str, frame: pd.DataFrame, *, tra
             found = [row["prediction"] for row in translate.translate(saved, sources, language, beam_size=beam_size)]
             speed = len(rows) / (time.perf_counter() - started)
             scores = translation_table(targets, found, languages=[language] * len(rows))
-            _keep(pd.concat([scores, pd.DataFrame([{"metric": "sentences_per_second", "value": speed}])]), about | {"model": name + suffix})
+            keep_scores(
+                pd.concat([scores, pd.DataFrame([{"metric": "sentences_per_second", "value": speed}])]), about | {"model": name + suffix}
+            )
             if not suffix:
                 metrics |= {
                     f"{row.metric}/{language}": {"value": row.value, "ci_low": row.ci_low, "ci_high": row.ci_high}
@@ -106,8 +113,7 @@ def publish(work: Path, languages: tuple[str, ...], *, epochs: int, max_seconds:
     """Train (or load what was trained), measure model and baselines, and write the model folder."""
     name = "slm-en-es" if languages == ("es",) else "slm-en-many" if len(languages) > 1 else f"slm-en-{languages[0]}"
     saved, history = train_translator(work, languages, epochs=epochs, max_seconds=max_seconds)
-    # Published in half precision, so that is what is scored.
-    saved.model.set_weights([weight.astype("float16").astype("float32") for weight in saved.model.get_weights()])
+    round_to_half(saved)
     for language in languages:
         measure_baselines(language)
     seconds = float(history["seconds"].iloc[-1])
@@ -160,13 +166,6 @@ It has read short everyday sentences, many of them about Tom, by many hands: of 
 unsure, and it says something fluent all the same. English "you" becomes whatever form was commoner. Nobody has read its output for
 harm or prejudice. Do not rely on it where a wrong word matters.
 """
-
-
-def _keep(scores: pd.DataFrame, about: dict[str, Any]) -> None:
-    about = {"task": "translate", "split": "test", "seed": SEED} | about
-    write_results("public", [about | {name: value for name, value in row.items() if value == value} for row in scores.to_dict("records")])
-    found = ", ".join(f"{row['metric']} {row['value']:.2f}" for row in scores.to_dict("records"))
-    print(f"{about['dataset']:<14} {about['model']:<22} {found}", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
