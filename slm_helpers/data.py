@@ -76,7 +76,8 @@ def load_dataset(
     kept (dev, val and validation become valid); without one, rows are dealt 80/10/10 at random, equal texts on one side.
     Rows without text or label are left out, counted in a warning and listed by `skipped_rows`. A file of questions and answers
     needs no context (facts, asked without a passage) and no answer_start (the first place of the answer in its context counts).
-    Sentences and their translations may also stand in two text files, a line each: `load_dataset("train.en::train.es")`.
+    Sentences and their translations may also stand in two text files, a line each: `load_dataset("train.en::train.es")`; an ending of
+    two letters names the target language.
 
     Args:
         name_or_path: Name of a set, or path of a .csv, .tsv, .jsonl, .txt, .parquet or CoNLL file.
@@ -360,7 +361,9 @@ def _load_line_pairs(name: str, columns: dict[str, str], split: str | None, enco
         for row, source in enumerate(frame["source"])
         if empty[row]
     ]
-    frame = frame[~empty].reset_index(drop=True).assign(target_language="")
+    # The usual names, corpus.en and corpus.es, say the language.
+    language = paths[1].suffix[1:] if re.fullmatch(r"\.[a-z]{2}", paths[1].suffix) else ""
+    frame = frame[~empty].reset_index(drop=True).assign(target_language=language)
     frame["split"] = split if split is not None else _deal_own(paths[0], frame, seed)
     if skipped:
         frame.attrs["skipped"] = skipped

@@ -375,7 +375,10 @@ def test_two_files_make_pairs_of_lines(tmp_path):
     with pytest.warns(UserWarning, match="1 of 4 pairs"):
         frame = load_dataset(f"{english}::{spanish}", split="train")
     assert frame[["source", "target"]].to_numpy().tolist() == [["one", "uno"], ["two", "dos"], ["four", "cuatro"]]
-    assert skipped_rows(frame)["where"].tolist() == [f"{english}, line 3"]
+    assert skipped_rows(frame)["where"].tolist() == [f"{english}, line 3"] and set(frame["target_language"]) == {"es"}
+    plain = spanish.rename(tmp_path / "spanish.txt")
+    with pytest.warns(UserWarning, match="1 of 4 pairs"):
+        assert set(load_dataset(f"{english}::{plain}", split="train")["target_language"]) == {""}
     spanish.write_text("uno\ndos\n")
     with pytest.raises(ValueError, match=r"a\.en has 4 lines and .*a\.es 2"):
         load_dataset(f"{english}::{spanish}")
