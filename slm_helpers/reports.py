@@ -175,8 +175,13 @@ def notebook_to_html(notebook_path: Path, *, title: str) -> str:
         if cell.cell_type == "markdown":
             cell.source = hide_math(cell.source, formulas)
         for output in cell.get("outputs", []):
-            if "text/markdown" in output.get("data", {}):
-                output["data"]["text/markdown"] = hide_math(output["data"]["text/markdown"], formulas)
+            data = output.get("data", {})
+            if "text/markdown" in data:
+                data["text/markdown"] = hide_math(data["text/markdown"], formulas)
+            # The exporter's template forgets the alternative text of a figure, so the figure is handed to it as HTML.
+            if "image/png" in data and (alt := output.get("metadata", {}).get("image/png", {}).get("alt")):
+                picture = "".join(data["image/png"].split())
+                output["data"] = {"text/html": f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'}
     exporter = HTMLExporter(template_name="lab", embed_images=True)
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})

@@ -1,3 +1,4 @@
+import html
 import json
 import re
 
@@ -100,6 +101,19 @@ def test_html_holds_formulas_figures_and_no_script(tmp_path):
     page = notebook_to_html(path, title="T")
     assert re.search(r"<math[^>]*><mrow><msub><mi>a</mi><mi>b</mi></msub></mrow></math>", page), "the formula was torn apart"
     assert "<script" not in page and "<title>T</title>" in page
+
+
+def test_html_keeps_what_a_figure_says_to_those_who_cannot_see_it(tmp_path):
+    path = write_page(tmp_path, "97_figure", [(TITLE, "markdown"), ("show()", None)])
+    notebook = nbformat.read(path, 4)
+    about = {"image/png": {"alt": 'Loss "falls" from 3 to 1, below <floor> & all'}}
+    notebook.cells[1].outputs = [
+        nbformat.v4.new_output("display_data", {"image/png": "iVBORw0K\nGgo=\n", "text/plain": "x"}, metadata=about)
+    ]
+    nbformat.write(notebook, path)
+    (figure,) = re.findall(r"<img[^>]*/?>", notebook_to_html(path, title="T"))
+    assert html.unescape(re.search(r'alt="([^"]*)"|alt=\'([^\']*)\'', figure).group(0)[5:-1]) == about["image/png"]["alt"]
+    assert 'src="data:image/png;base64,iVBORw0KGgo="' in figure
 
 
 def test_title_and_headline_are_read_from_the_cells():
