@@ -29,14 +29,14 @@ def measure_tracing(
     """Yield the scores on test of each model that is not known yet (model, seed), and what stands beside them in the table.
 
     Attempts that stand twice in the data, see `find_twin_skills`, are counted once. Of a skill that train lacks nothing can be told:
-    attempts at it are left out (in assistments2009 one of 71,398 in test). Of each learner the first MAX_ATTEMPTS count, as benchmarks
+    attempts at it are left out. Of each learner the first MAX_ATTEMPTS count, as benchmarks
     of knowledge tracing cut histories (Liu et al. 2022, "pyKT"): in assistments2009 two of the 428 learners of test made a fifth of
     all its attempts, one of them the same right answer hundreds of times in a row. Scores are those of `trace.trace_table`.
     """
     frame = load_dataset(name)
     frame = join_twin_skills(frame, find_twin_skills(frame[frame["split"] == "train"]))
-    frame = frame[frame["skill"].isin(frame.loc[frame["split"] == "train", "skill"])]
     frame = order_attempts(frame).groupby("student").head(MAX_ATTEMPTS)
+    frame = frame[frame["skill"].isin(frame.loc[frame["split"] == "train", "skill"])]
     train, test = (frame[frame["split"] == split].reset_index(drop=True) for split in ("train", "test"))
     about = {"task": "trace", "dataset": name, "split": "test", "train_rows": len(train)}
     answers = (test["correct"].to_numpy(), test["student"].to_numpy())
