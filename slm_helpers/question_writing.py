@@ -119,12 +119,17 @@ def write_questions(saved: SavedModel, rows: Sequence[dict]) -> list[str]:
     return found
 
 
-def _prompt(row: dict) -> str:
+def asked_sentence(row: dict) -> str:
+    """Return the sentence that a question is asked of: the one in which the answer stands or, without an answer, the context."""
     if not row["answer"]:
-        return f"{' '.join(row['context'].split())}\nQuestion:"
+        return row["context"]
     start = int(row["answer_start"])
-    sentence, _ = sentence_of(row["context"], start, start + len(row["answer"]))
-    return f"{' '.join(sentence.split())}\nAnswer: {row['answer']}\nQuestion:"
+    return sentence_of(row["context"], start, start + len(row["answer"]))[0]
+
+
+def _prompt(row: dict) -> str:
+    answer = f"Answer: {row['answer']}\n" if row["answer"] else ""
+    return f"{' '.join(asked_sentence(row).split())}\n{answer}Question:"
 
 
 def _examples(base: SavedModel, frame: pd.DataFrame) -> Examples:

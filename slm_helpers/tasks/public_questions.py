@@ -7,7 +7,7 @@ from typing import Any
 
 from slm_helpers.data import load_dataset
 from slm_helpers.models import load_pretrained
-from slm_helpers.question_writing import DEFAULT, sentence_of, template_question, train_question_writer, write_questions
+from slm_helpers.question_writing import DEFAULT, asked_sentence, template_question, train_question_writer, write_questions
 from slm_helpers.tasks.common import size_of
 from slm_helpers.translation_baselines import NearestSentence
 from slm_helpers.translation_scores import translation_table
@@ -45,11 +45,11 @@ def measure_questions(
     wanted = [row["question"] for row in test]
     about = {"task": "ask", "dataset": name, "split": "test", "train_rows": len(train)}
     baselines = {
-        "the sentence": lambda: [_sentence(row) for row in test],
+        "the sentence": lambda: [asked_sentence(row) for row in test],
         "nearest question": lambda: (
             NearestSentence()
-            .fit([_sentence(row) for row in train], [row["question"] for row in train])
-            .predict([_sentence(row) for row in test])
+            .fit([asked_sentence(row) for row in train], [row["question"] for row in train])
+            .predict([asked_sentence(row) for row in test])
         ),
     }
     if test[0]["answer"]:
@@ -69,9 +69,3 @@ def measure_questions(
         )
         more = {"model": BASE, "seed": seed, "train_seconds": time.perf_counter() - started} | size_of(saved)
         yield translation_table(wanted, write_questions(saved, test)), about | more
-
-
-def _sentence(row: dict) -> str:
-    if not row["answer"]:
-        return row["context"]
-    return sentence_of(row["context"], int(row["answer_start"]), int(row["answer_start"]) + len(row["answer"]))[0]
