@@ -567,7 +567,7 @@ def _looped_gru(sequences, state, kernel, recurrent_kernel, bias):
     return run(sequences, state, kernel, recurrent_kernel, bias)
 
 
-def mean_cross_entropy(hidden: Any, targets: Any, weights: Any, matrix: Any, bias: Any) -> Any:
+def mean_cross_entropy(hidden: Any, targets: Any, weights: Any, matrix: Any, bias: Any, *, smoothing: float = 0.0) -> Any:
     """Return the mean cross-entropy in nats of softmax(hidden @ matrix.T + bias) against `targets`, as a float32 scalar.
 
     Args:
@@ -576,17 +576,20 @@ def mean_cross_entropy(hidden: Any, targets: Any, weights: Any, matrix: Any, bia
         weights: How much each token counts, float32, shape (num_tokens,); zeros leave padding out. Gets no gradient.
         matrix: Output weights, shape (vocab_size, features).
         bias: Shape (vocab_size,), or None.
+        smoothing: Share of the target that is spread over the whole vocabulary alike (Szegedy et al. 2016, arXiv:1512.00567).
     """
     total = ops.maximum(ops.sum(weights), 1e-9)
     if keras.backend.backend() == "tensorflow" and hidden.shape[0] is not None:
-        return _chunked_cross_entropy(hidden, targets, weights / total, matrix, bias)
+        return _chunked_cross_entropy(hidden, targets, weights / total, matrix, bias, smoothing)
     logits = ops.cast(ops.matmul(hidden, ops.cast(ops.transpose(matrix), hidden.dtype)), "float32")
     logits = logits if bias is None else logits + bias
     losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+    if smoothing:
+        losses = (1 - smoothing) * losses + smoothing * (ops.logsumexp(logits, axis=1) - ops.mean(logits, axis=1))
     return ops.sum(losses * weights) / total
 
 
-def _chunked_cross_entropy(hidden, targets, weights, matrix, bias):
+def _chunked_cross_entropy(hidden, targets, weights, matrix, bias, smoothing):
     """Sum the weighted losses; the gradients come out of the same pass, while a chunk's scores are still at hand."""
     import tensorflow as tf
 
@@ -608,12 +611,15 @@ def _chunked_cross_entropy(hidden, targets, weights, matrix, bias):
             scores = scores + bias if has_bias else scores
             scores -= tf.reduce_max(scores, axis=1, keepdims=True)
             right = tf.gather_nd(scores, places)
+            if smoothing:
+                right = (1 - smoothing) * right + smoothing * tf.reduce_mean(scores, axis=1)
             with tf.control_dependencies([right]):  # so that the powers may take the place of the scores in memory
                 powers = tf.exp(scores)
             sums = tf.reduce_sum(powers, axis=1)
             loss += tf.reduce_sum(weight * (tf.math.log(sums) - right))
             # The scores' gradient, but for a factor of each row: it is cheaper to multiply what is narrower.
-            d_scores = tf.cast(tf.tensor_scatter_nd_sub(powers, places, sums), dtype)
+            d_scores = tf.tensor_scatter_nd_sub(powers, places, (1 - smoothing) * sums)
+            d_scores = tf.cast(d_scores - (smoothing / vocab_size) * sums[:, None] if smoothing else d_scores, dtype)
             share = tf.cast(weight / sums, dtype)[:, None]
             d_hidden.append((d_scores @ output) * share)
             d_turned += tf.cast(tf.matmul(rows * share, d_scores, transpose_a=True), tf.float32)

@@ -150,6 +150,7 @@ class _PairTrainer(keras.Model):
         self.body, self.network = make_features(model), model
         bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16())
         self.policy = keras.DTypePolicy("mixed_bfloat16" if bfloat16 else "float32")
+        self.smoothing = config.label_smoothing
         self.built = True
         self.compile(make_optimizer(config), jit_compile=keras.backend.backend() == "jax")
 
@@ -159,7 +160,8 @@ class _PairTrainer(keras.Model):
             features = self.body([source_ids, target_ids], training=training)
         flat = ops.reshape(ops.cast(features, self.policy.compute_dtype), (-1, features.shape[-1]))
         flat = ops.take(flat, ops.cast(places, "int32"), axis=0)
-        return mean_cross_entropy(flat, ops.cast(targets, "int32"), weights, *output_weights(self.network))
+        smoothing = self.smoothing if training else 0.0
+        return mean_cross_entropy(flat, ops.cast(targets, "int32"), weights, *output_weights(self.network), smoothing=smoothing)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
         return y_pred

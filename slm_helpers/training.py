@@ -46,6 +46,7 @@ class TrainConfig:
     warmup_steps: int = 0  # the rate climbs to its highest over these steps
     weight_decay: float = 0.0  # adamw and muon, per step and times the learning rate
     max_gradient_norm: float = 1.0  # over all weights together (Pascanu et al. 2013)
+    label_smoothing: float = 0.0  # share of each target that is spread over the vocabulary; losses on valid are counted without
     eval_steps: int = 0  # steps between looks at valid; 0: once an epoch
     patience: int = 0  # looks at valid without a better loss before stopping; 0: never stop early
     max_seconds: float = 0.0  # stop (and finish the schedule) after this time; 0: no limit. Such a run is not repeatable.
@@ -59,7 +60,7 @@ class TrainConfig:
         check_choice(OPTIMIZERS, optimizer=self.optimizer)
         check_choice(SCHEDULES, schedule=self.schedule)
         check_choice(PRECISIONS, precision=self.precision)
-        check_share(weight_decay=self.weight_decay)
+        check_share(weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
         for name in ("learning_rate", "max_gradient_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0, e.g. {name}=0.001.")
@@ -411,6 +412,7 @@ class _Trainer(keras.Model):
         self.language_model = model
         bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16())
         self.policy = keras.DTypePolicy("mixed_bfloat16" if bfloat16 else "float32")
+        self.smoothing = config.label_smoothing
         self.sizes = [state.shape[-1] for state in self.body.inputs[1:]]
         carried = self.sizes if config.carry_state and batch_size else []
         self.states = [self.add_weight(shape=(batch_size, n), initializer="zeros", trainable=False) for n in carried]
@@ -431,7 +433,8 @@ class _Trainer(keras.Model):
                 variable.assign(ops.cast(state, "float32"))
         flat = ops.reshape(ops.cast(features, self.policy.compute_dtype), (-1, features.shape[-1]))
         targets, weights = ops.reshape(ops.cast(targets, "int32"), (-1,)), ops.reshape(weights, (-1,))
-        return mean_cross_entropy(flat, targets, weights, *output_weights(self.language_model))
+        smoothing = self.smoothing if training else 0.0
+        return mean_cross_entropy(flat, targets, weights, *output_weights(self.language_model), smoothing=smoothing)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
         return y_pred

@@ -128,9 +128,9 @@ def test_the_gradient_of_the_final_states_is_that_of_keras(cell):
 class Head(keras.layers.Layer):
     """A matrix, a bias or none, and the loss of their scores: plain or our own."""
 
-    def __init__(self, own: bool, with_bias: bool):
+    def __init__(self, own: bool, with_bias: bool, smoothing: float):
         super().__init__()
-        self.own, self.with_bias = own, with_bias
+        self.own, self.with_bias, self.smoothing = own, with_bias, smoothing
 
     def build(self, input_shape):
         rng = np.random.default_rng(7)
@@ -147,17 +147,19 @@ class Head(keras.layers.Layer):
         targets, weights = arguments
         features = keras.ops.convert_to_tensor(self.features)
         if self.own:
-            return mean_cross_entropy(features, targets, weights, self.matrix, self.bias if self.with_bias else None)
+            bias = self.bias if self.with_bias else None
+            return mean_cross_entropy(features, targets, weights, self.matrix, bias, smoothing=self.smoothing)
         logits = keras.ops.matmul(features, keras.ops.transpose(self.matrix))
         logits = logits + self.bias if self.with_bias else logits
-        losses = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+        wanted = keras.ops.one_hot(targets, VOCAB) * (1 - self.smoothing) + self.smoothing / VOCAB
+        losses = keras.losses.categorical_crossentropy(wanted, logits, from_logits=True)
         return keras.ops.sum(losses * weights) / keras.ops.sum(weights)
 
 
 class Loss(keras.Model):
-    def __init__(self, own: bool, with_bias: bool):
+    def __init__(self, own: bool, with_bias: bool, smoothing: float):
         super().__init__()
-        self.head = Head(own, with_bias)
+        self.head = Head(own, with_bias, smoothing)
 
     def call(self, arguments):
         return self.head(arguments)
@@ -169,15 +171,16 @@ class Loss(keras.Model):
 VOCAB, TOKENS = 11, 23
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("rows", [512, 7])  # one chunk; three full ones and a rest of two
-def test_cross_entropy_and_its_gradients_equal_the_plain_ones(monkeypatch, rows, with_bias):
+def test_cross_entropy_and_its_gradients_equal_the_plain_ones(monkeypatch, rows, with_bias, smoothing):
     monkeypatch.setattr(slm_helpers.layers, "_ROWS", rows)
     rng = np.random.default_rng(8)
     targets, weights = rng.integers(0, VOCAB, TOKENS).astype("int32"), rng.integers(0, 3, TOKENS).astype("float32")
     found = []
     for own in (False, True):
-        model = Loss(own, with_bias)
+        model = Loss(own, with_bias, smoothing)
         model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
         loss = model.train_on_batch([targets, weights])
         found.append([np.asarray(loss), *model.get_weights()])

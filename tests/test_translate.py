@@ -431,7 +431,15 @@ def test_slm_translate(folder, capsys, monkeypatch):
 def test_the_public_translator_is_trained_measured_and_written_once(tmp_path, monkeypatch, capsys):
     frame = toy_pairs(["es"])
     splits = np.where(np.arange(len(frame)) % 6 == 0, "test", np.where(np.arange(len(frame)) % 6 == 1, "valid", "train"))
-    monkeypatch.setattr(train_translator, "load_dataset", lambda name: frame.assign(split=splits))
+    frame = frame.assign(split=splits)
+    # One pair more to learn from, one that public test asks for, and one of test that public train has.
+    own = [("the bird sees me!", "train"), (frame.loc[0, "source"].upper(), "train"), (frame.loc[2, "source"], "test")]
+    own = [{"source": source, "target": "x", "target_language": "es", "split": split} for source, split in own]
+    monkeypatch.setattr(train_translator, "load_dataset", lambda name: pd.DataFrame(own) if name == "translations" else frame)
+    train = train_translator.load_pairs(("es",)).query("split == 'train'")["source"].tolist()
+    words = frame["source"].str.strip(".!?")
+    left = frame[(frame["split"] == "train") & (words != words[2])]["source"].tolist()
+    assert train == [*left, "the bird sees me!"]
     monkeypatch.setattr(train_translator, "NETWORK", SMALL | {"num_decoder_layers": 2})
     monkeypatch.setattr(train_translator, "VOCAB_SIZE", {False: 300})
     monkeypatch.setattr(results, "RESULTS_DIR", tmp_path / "results")
@@ -442,7 +450,7 @@ def test_the_public_translator_is_trained_measured_and_written_once(tmp_path, mo
     assert set(table["metric"]) == {"bleu", "chrf", "sentences_per_second"} and (table["dataset"] == "tatoeba_en_es").all()
     saved = load_model(tmp_path / "model", task="translate")
     assert saved.labels == ["es"] and set(saved.metrics) == {"bleu/es", "chrf/es"}
-    assert "48 train, 12 valid, 12 test" in (tmp_path / "model" / "card.md").read_text()
+    assert f"{len(train)} train, 12 valid, 12 test" in (tmp_path / "model" / "card.md").read_text()
     capsys.readouterr()
     train_translator.main(arguments)  # nothing is trained again, and the baselines are known
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["slm-en-es,", "slm-en-es", str(tmp_path / "model")]

@@ -75,7 +75,7 @@ RUNS = {
     "snips": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"max_seconds": 1080.0}),
     "atis": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"epochs": 12, "max_seconds": 1080.0}),
     "e2e_nlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 6, "batch_size": 16, "max_seconds": 1080.0}),
-    "webnlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 3, "batch_size": 32, "max_seconds": 2400.0}),
+    "webnlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 3, "batch_size": 32, "max_seconds": 1080.0}),
     "squad_question_generation": PublicRun(task="ask", metric="bleu", seeds=(42,), changes={"max_seconds": 1080.0}),
     "fairytaleqa_questions": PublicRun(task="ask", metric="bleu", seeds=(42,), changes={"max_seconds": 1080.0}),
     "spoken_digits": PublicRun(task="listen", metric="accuracy", changes={"epochs": 30}),
