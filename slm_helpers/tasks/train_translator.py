@@ -181,7 +181,8 @@ A recurrent translator from English into {into}: `slm translate "Hello, how are 
 - **Data.** Tatoeba sentence pairs (CC BY 2.0 FR; Tatoeba contributors, selected by manythings.org): {counts} pairs; an English sentence
   stands in one split only. No text of them is in the repository. The bundled pairs of train (CC0) are among those of train.
 - **Training.** {history["epoch"].max():.1f} of {epochs} passes, batches of about {TRAINING.batch_size} pairs, Muon at
-  {TRAINING.learning_rate:g}, label smoothing {TRAINING.label_smoothing:g}, seed {SEED}. Again from scratch: `SLM_DATA_DIR=... python -m slm_helpers.tasks.train_translator{command}`.
+  {TRAINING.learning_rate:g}, label smoothing {TRAINING.label_smoothing:g}, seed {SEED}.
+  Again from scratch: `SLM_DATA_DIR=... python -m slm_helpers.tasks.train_translator{command}`.
 - **Cost.** {history["seconds"].iloc[-1] / 60:.0f} minutes ({describe_machine()}), Keras {keras.__version__}.
 
 ## Scores
