@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from slm_helpers.data import load_dataset
+from slm_helpers.evaluation import auc, auc_difference_interval
 from slm_helpers.tasks import trace
 from slm_helpers.tasks.common import size_of
 from slm_helpers.tracing import find_twin_skills, join_twin_skills, order_attempts
@@ -31,7 +32,8 @@ def measure_tracing(
     Attempts that stand twice in the data, see `find_twin_skills`, are counted once. Of a skill that train lacks nothing can be told:
     attempts at it are left out. Of each learner the first MAX_ATTEMPTS count, as benchmarks
     of knowledge tracing cut histories (Liu et al. 2022, "pyKT"): in assistments2009 two of the 428 learners of test made a fifth of
-    all its attempts, one of them the same right answer hundreds of times in a row. Scores are those of `trace.trace_table`.
+    all its attempts, one of them the same right answer hundreds of times in a row. Scores are those of `trace.trace_table`; for the
+    network also the AUC it gains over each baseline, with the paired interval.
     """
     frame = load_dataset(name)
     frame = join_twin_skills(frame, find_twin_skills(frame[frame["split"] == "train"]))
@@ -39,20 +41,29 @@ def measure_tracing(
     frame = frame[frame["skill"].isin(frame.loc[frame["split"] == "train", "skill"])]
     train, test = (frame[frame["split"] == split].reset_index(drop=True) for split in ("train", "test"))
     about = {"task": "trace", "dataset": name, "split": "test", "train_rows": len(train)}
-    answers = (test["correct"].to_numpy(), test["student"].to_numpy())
+    correct, students = test["correct"].to_numpy(), test["student"].to_numpy()
+    new_seeds = [seed for seed in seeds if (MODEL, str(seed)) not in known]
+    others = {}
     for model, build in BASELINES.items():
-        if (model, "42") in known:
+        is_new = (model, "42") not in known
+        if not (is_new or new_seeds):
             continue
         started = time.perf_counter()
         fitted = build().fit(train)
         seconds = time.perf_counter() - started
-        scores = trace.trace_table(answers[0], fitted.predict(test), answers[1])
-        yield scores, about | {"model": model, "seed": 42, "train_seconds": seconds}
-    for seed in seeds:
-        if (MODEL, str(seed)) in known:
-            continue
+        others[model] = fitted.predict(test)
+        if is_new:
+            yield trace.trace_table(correct, others[model], students), about | {"model": model, "seed": 42, "train_seconds": seconds}
+    for seed in new_seeds:
         started = time.perf_counter()
         saved, _ = trace.train(frame[frame["split"] != "test"], config=replace(trace.DEFAULT, seed=seed, **changes))
         seconds = time.perf_counter() - started
-        more = {"model": MODEL, "seed": seed, "train_seconds": seconds} | size_of(saved)
-        yield trace.evaluate(saved, test).metrics, about | more
+        probs = trace.trace(saved, test)
+        scores = trace.trace_table(correct, probs, students)
+        area = scores.set_index("metric").loc["auc", "value"]
+        gains = [
+            (f"auc_gain over {model}", area - auc(correct, other), *auc_difference_interval(correct, probs, other, students))
+            for model, other in others.items()
+        ]
+        scores = pd.concat([scores, pd.DataFrame(gains, columns=list(scores.columns))], ignore_index=True)
+        yield scores, about | {"model": MODEL, "seed": seed, "train_seconds": seconds} | size_of(saved)
