@@ -8,7 +8,7 @@ from slm_helpers.beam import beam_search, greedy_search
 from slm_helpers.cli import main
 from slm_helpers.data import load_dataset, skipped_rows
 from slm_helpers.encoder_decoder import build_encoder_decoder, decode_sequences, make_attention, make_decoder_step, make_encoder
-from slm_helpers.models import build_language_model, load_model, save_model
+from slm_helpers.models import PRETRAINED_DIR, build_language_model, load_model, save_model
 from slm_helpers.pairs import PairBatches, fit_pairs, pair_losses
 from slm_helpers.tasks import train_translator, translate
 from slm_helpers.tokenizers import train_bpe_tokenizer
@@ -428,6 +428,21 @@ def test_slm_translate(folder, capsys, monkeypatch):
         assert code == 2 and message in err and not out and err.count("\n") == 1
 
 
+def test_pairs_are_joined_with_a_comma_and_only_names_keep_their_capital():
+    pairs = [("Hello!", "¡Hola!"), ("How are you?", "¿Cómo estás?"), ("Tom is here, I know how.", "Tom está aquí, ya sé cómo.")]
+    rows = pd.DataFrame(pairs, columns=["source", "target"]).assign(target_language="es")
+    found = train_translator.join_pairs(rows, 40)
+    assert set(zip(found["source"], found["target"], strict=True)) == {
+        ("Hello, Hello!", "Hola, ¡Hola!"),  # neither word stands inside of a sentence in lower case
+        ("Hello, how are you?", "Hola, ¿cómo estás?"),
+        ("Hello, Tom is here, I know how.", "Hola, Tom está aquí, ya sé cómo."),
+    }
+    pd.testing.assert_frame_equal(found, train_translator.join_pairs(rows, 40))
+    chinese = pd.DataFrame([("Hello!", "你好。")], columns=["source", "target"]).assign(target_language="zh")
+    assert train_translator.join_pairs(chinese, 1)["target"].tolist() == ["你好，你好。"]
+    assert not len(train_translator.join_pairs(rows.tail(2), 3))
+
+
 def test_the_public_translator_is_trained_measured_and_written_once(tmp_path, monkeypatch, capsys):
     frame = toy_pairs(["es"])
     splits = np.where(np.arange(len(frame)) % 6 == 0, "test", np.where(np.arange(len(frame)) % 6 == 1, "valid", "train"))
@@ -464,3 +479,15 @@ def test_a_file_may_name_the_language_of_each_row(tmp_path):
     toy_pairs().rename(columns={"target_language": "into"}).to_csv(tmp_path / "rows.csv", index=False)
     assert set(load_dataset(tmp_path / "rows.csv", target_language="into")["target_language"]) == {"de", "es"}
     assert set(load_dataset(tmp_path / "rows.csv")["target_language"]) == {""}
+
+
+# The translator that comes with the repository
+
+
+def test_the_bundled_translator_greets_and_asks_the_way(capsys):
+    folder = PRETRAINED_DIR / "slm-en-es"
+    assert (folder / "weights.safetensors").stat().st_size <= 10_000_000
+    code, out, _ = run(capsys, "translate", "Hello, how are you?", "--to", "es")
+    assert code == 0 and out.strip() in ("Hola, ¿cómo estás?", "Hola, ¿cómo está?", "Hola, ¿cómo está usted?", "Hola, ¿qué tal?")
+    code, out, _ = run(capsys, "translate", "Where is the station?", "--to", "es", "--beam-size", "1")
+    assert code == 0 and out.strip() == "¿Dónde está la estación?"
