@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 from slm_helpers.results import COLUMNS, read_results, write_results
-from tests.benchmarks import generation_speed, keras_training, results, scaling, time_to_quality, training_speed
+from tests.benchmarks import generation_speed, keras_training, prediction_speed, results, scaling, time_to_quality, training_speed
 
 import numpy as np
 import pytest
 
-SCRIPTS = {"training_speed": training_speed, "generation_speed": generation_speed, "time_to_quality": time_to_quality, "scaling": scaling}
+SCRIPTS = {
+    module.__name__.rsplit(".", 1)[-1]: module for module in (training_speed, generation_speed, prediction_speed, time_to_quality, scaling)
+}
 ROW = {"task": "scaling", "dataset": "d", "split": "", "model": "m", "metric": "seconds_per_1000_tokens", "value": 1.5, "seed": 1}
 ROW |= {"machine": "2 cores"}
 
@@ -65,6 +67,23 @@ def test_make_bench_runs_every_script_with_options_it_knows():
             [sys.executable, "-m", f"tests.benchmarks.{name}", "--help"], capture_output=True, text=True, check=True, cwd=results.REPO_DIR
         ).stdout
         assert all(option in known for option in re.findall(r"--[a-z-]+", line)), line
+
+
+# Speed of prediction
+
+
+def test_files_of_short_texts_are_predicted_in_fresh_processes(capsys):
+    found = run_json(prediction_speed, ["--random", "--rows", "40", "--words", "3", "5", "--multiples", "1", "2", "--rounds", "1"], capsys)
+    assert [(one["model"], one["metric"]) for one in found["results"]] == [
+        (name, metric)
+        for name in ("40 texts of 3 words", "80 texts of 3 words", "40 texts of 5 words")
+        for metric in ("rows_per_second", "peak_memory_mb")
+    ]
+
+
+def test_texts_of_a_file_have_so_many_words(tmp_path):
+    lines = prediction_speed.write_texts(tmp_path / "t.csv", num_words=4, num_rows=30_000).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "text" and len(lines) == 30_001 and all(len(line.split()) == 4 for line in lines[1:])
 
 
 # Training speed

@@ -23,7 +23,7 @@ def intents(monkeypatch, tmp_path):
     ]
     monkeypatch.setattr(public, "load_dataset", lambda name: pd.DataFrame(rows))
     monkeypatch.setattr(results, "RESULTS_DIR", tmp_path)
-    return public.PublicRun(task="classify", metric="in_scope_accuracy", seeds=(1,), changes={"epochs": 1})
+    return public.PublicRun(task="classify", seeds=(1,), changes={"epochs": 1})
 
 
 def test_baselines_and_base_are_measured_once(intents, capsys):

@@ -430,7 +430,7 @@ def test_public_sets_are_measured_beside_the_linear_tagger_once(monkeypatch, tmp
     monkeypatch.setattr(public, "load_dataset", lambda name: pd.concat(parts, ignore_index=True))
     monkeypatch.setattr(public, "load_pretrained", lambda name: small_base(parts[0]["tokens"]))
     monkeypatch.setattr(results, "RESULTS_DIR", tmp_path)
-    run = public.PublicRun(task="tag", metric="entity_f1", seeds=(1,), changes={"epochs": 1})
+    run = public.PublicRun(task="tag", seeds=(1,), changes={"epochs": 1})
     public.measure("tiny", run)
     table = results.read_results("public")
     assert set(table["model"]) == {"linear tagger", "slm-base-en", "slm-base-en + n-grams"}

@@ -287,7 +287,7 @@ def test_a_public_set_is_measured_once(monkeypatch, tmp_path, capsys, writer):
     monkeypatch.setattr(results, "RESULTS_DIR", tmp_path)
     monkeypatch.setattr(write, "SCRATCH", {"cell": "gru", "embedding_dim": 16, "units": 24, "num_layers": 1})
     monkeypatch.setattr(write, "SCRATCH_VOCAB_SIZE", 300)
-    run = public.PublicRun(task="write", metric="bleu", seeds=(1,), changes={"epochs": 1})
+    run = public.PublicRun(task="write", seeds=(1,), changes={"epochs": 1})
     public.measure("webnlg", run)
     table = results.read_results("public")
     assert set(table["model"]) == {"people", "template", "nearest record", "slm-base-en, one draft", "slm-base-en"}

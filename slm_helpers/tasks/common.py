@@ -47,7 +47,7 @@ def keep_scores(scores: pd.DataFrame, about: dict[str, Any]) -> None:
     rows = scores.to_dict("records")
     write_results("public", [about | {name: value for name, value in row.items() if value == value} for row in rows])
     found = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in rows)
-    print(f"{about['dataset']:<14} {about['model']:<26} {found}", flush=True)
+    print(f"{about['dataset']:<22} {about['model']:<30} seed {about['seed']}  {found}  {about['train_seconds']:.0f} s", flush=True)
 
 
 def put_beside(

@@ -20,11 +20,11 @@ from slm_helpers.data import load_dataset
 from slm_helpers.evaluation import score_table, tag_table
 from slm_helpers.models import load_pretrained
 from slm_helpers.question_baselines import NearestQuestion, SpanBaseline
-from slm_helpers.results import read_results, write_results
+from slm_helpers.results import read_results
 from slm_helpers.tasks import listen
 from slm_helpers.tasks.answer import answer_table
 from slm_helpers.tasks.command import frame_table
-from slm_helpers.tasks.common import Evaluation, size_of
+from slm_helpers.tasks.common import Evaluation, keep_scores, size_of
 from slm_helpers.tasks.public_questions import measure_questions
 from slm_helpers.tasks.public_tracing import measure_tracing
 from slm_helpers.tasks.public_writing import measure_writing
@@ -44,42 +44,39 @@ class PublicRun:
     """How a public set is measured."""
 
     task: str
-    metric: str  # the headline; all are kept
     seeds: tuple[int, ...] = (42, 43, 44)
     changes: dict[str, Any] = field(default_factory=dict)  # of FinetuneConfig
     bases: tuple[str, ...] = (BASE,)  # to start from, each in turn
 
 
 RUNS = {
-    "sst2": PublicRun(task="classify", metric="accuracy", changes={"epochs": 4}),
-    "tweet_sentiment": PublicRun(
-        task="classify", metric="macro_recall", seeds=(42,), changes={"epochs": 3, "max_seconds": 540, "balanced": True}
-    ),
-    "airline_sentiment": PublicRun(task="classify", metric="macro_f1", seeds=(42,), changes={"max_seconds": 540}),
-    "financial_phrasebank": PublicRun(task="classify", metric="macro_f1"),
-    "imdb": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
-    "ag_news": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 4, "max_seconds": 540}),
-    "bbc_news": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 3}),
-    "sms_spam": PublicRun(task="classify", metric="macro_f1"),
-    "trec_questions": PublicRun(task="classify", metric="accuracy"),
-    "banking77": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
-    "clinc150": PublicRun(task="classify", metric="in_scope_accuracy", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
-    "bitext_customer_service": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"epochs": 4, "max_seconds": 540}),
-    "schema_guided_openings": PublicRun(task="classify", metric="accuracy", seeds=(42,), changes={"max_seconds": 540}),
-    "conll2003_en": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
-    "wnut17": PublicRun(task="tag", metric="entity_f1", seeds=(42,)),
-    "conll2002_es": PublicRun(task="tag", metric="entity_f1", seeds=(42,), changes={"max_seconds": 480.0}),
-    "xquad_en": PublicRun(task="answer", metric="exact_match", seeds=(42,), bases=(BASE, "slm-reader-en")),
-    "webquestions": PublicRun(task="answer", metric="exact_match", seeds=(42,)),  # the first of several right answers counts
-    "assistments2009": PublicRun(task="trace", metric="auc", seeds=(42,), changes={"epochs": 6, "batch_size": 32, "max_seconds": 160.0}),
-    "snips": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"max_seconds": 1080.0}),
-    "atis": PublicRun(task="command", metric="slot_f1", seeds=(42,), changes={"epochs": 12, "max_seconds": 1080.0}),
-    "e2e_nlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 6, "batch_size": 16, "max_seconds": 1080.0}),
-    "webnlg": PublicRun(task="write", metric="bleu", seeds=(42,), changes={"epochs": 3, "batch_size": 32, "max_seconds": 1080.0}),
-    "squad_question_generation": PublicRun(task="ask", metric="bleu", seeds=(42,), changes={"max_seconds": 1080.0}),
-    "fairytaleqa_questions": PublicRun(task="ask", metric="bleu", seeds=(42,), changes={"max_seconds": 1080.0}),
-    "spoken_digits": PublicRun(task="listen", metric="accuracy", changes={"epochs": 30}),
-    "spoken_digits_speakers": PublicRun(task="listen", metric="accuracy", seeds=(42,), changes={"epochs": 20}),  # each left out in turn
+    "sst2": PublicRun(task="classify", changes={"epochs": 4}),
+    "tweet_sentiment": PublicRun(task="classify", seeds=(42,), changes={"epochs": 3, "max_seconds": 540, "balanced": True}),
+    "airline_sentiment": PublicRun(task="classify", seeds=(42,), changes={"max_seconds": 540}),
+    "financial_phrasebank": PublicRun(task="classify"),
+    "imdb": PublicRun(task="classify", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
+    "ag_news": PublicRun(task="classify", seeds=(42,), changes={"epochs": 4, "max_seconds": 540}),
+    "bbc_news": PublicRun(task="classify", seeds=(42,), changes={"epochs": 3}),
+    "sms_spam": PublicRun(task="classify"),
+    "trec_questions": PublicRun(task="classify"),
+    "banking77": PublicRun(task="classify", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
+    "clinc150": PublicRun(task="classify", seeds=(42,), changes={"epochs": 12, "max_seconds": 540}),
+    "bitext_customer_service": PublicRun(task="classify", seeds=(42,), changes={"epochs": 4, "max_seconds": 540}),
+    "schema_guided_openings": PublicRun(task="classify", seeds=(42,), changes={"max_seconds": 540}),
+    "conll2003_en": PublicRun(task="tag", seeds=(42,), changes={"max_seconds": 480.0}),
+    "wnut17": PublicRun(task="tag", seeds=(42,)),
+    "conll2002_es": PublicRun(task="tag", seeds=(42,), changes={"max_seconds": 480.0}),
+    "xquad_en": PublicRun(task="answer", seeds=(42,), bases=(BASE, "slm-reader-en")),
+    "webquestions": PublicRun(task="answer", seeds=(42,)),  # the first of several right answers counts
+    "assistments2009": PublicRun(task="trace", seeds=(42,), changes={"epochs": 6, "batch_size": 32, "max_seconds": 160.0}),
+    "snips": PublicRun(task="command", seeds=(42,), changes={"max_seconds": 1080.0}),
+    "atis": PublicRun(task="command", seeds=(42,), changes={"epochs": 12, "max_seconds": 1080.0}),
+    "e2e_nlg": PublicRun(task="write", seeds=(42,), changes={"epochs": 6, "batch_size": 16, "max_seconds": 1080.0}),
+    "webnlg": PublicRun(task="write", seeds=(42,), changes={"epochs": 3, "batch_size": 32, "max_seconds": 1080.0}),
+    "squad_question_generation": PublicRun(task="ask", seeds=(42,), changes={"max_seconds": 1080.0}),
+    "fairytaleqa_questions": PublicRun(task="ask", seeds=(42,), changes={"max_seconds": 1080.0}),
+    "spoken_digits": PublicRun(task="listen", changes={"epochs": 30}),
+    "spoken_digits_speakers": PublicRun(task="listen", seeds=(42,), changes={"epochs": 20}),  # each left out in turn
 }
 
 
@@ -91,7 +88,7 @@ def measure(name: str, run: PublicRun) -> None:
     known = {(row.model, str(row.seed).removesuffix(".0")) for row in table[table["dataset"] == name].itertuples()}
     if run.task in OWN_WAYS:
         for scores, about in OWN_WAYS[run.task](name, seeds=run.seeds, changes=run.changes, known=known):
-            _keep(scores, about, run)
+            keep_scores(scores, about)
         return
     frame = load_dataset(name)
     if run.task == "command":
@@ -108,11 +105,11 @@ def measure(name: str, run: PublicRun) -> None:
         seconds = time.perf_counter() - started
         *asked, wanted = columns["test"]
         about = shared | {"model": model, "seed": 42, "train_seconds": seconds}
-        _keep(SCORES[run.task](wanted, fitted.predict(*asked)), about, run)
+        keep_scores(SCORES[run.task](wanted, fitted.predict(*asked)), about)
         if run.task == "classify" and OUT_OF_SCOPE in set(wanted) and hasattr(fitted, "predict_proba"):
             probs = {split: fitted.predict_proba(rows_of[split]["text"].tolist()) for split in ("valid", "test")}
             found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), fitted.classes_.tolist())
-            _keep(SCORES[run.task](wanted, found), about | {"model": model + UNSURE}, run)
+            keep_scores(SCORES[run.task](wanted, found), about | {"model": model + UNSURE})
     module = task_module(run.task)
     for base, seed in ((base, seed) for base in run.bases for seed in run.seeds):
         if (base, str(seed)) in known:
@@ -134,11 +131,11 @@ def measure(name: str, run: PublicRun) -> None:
             probs = {split: module.text_probs(both, rows_of[split]["text"].tolist()) for split in ("valid", "test")}
             found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), saved.labels)
             about = {"model": f"{base} + {beside}{UNSURE}", "seed": seed, "train_seconds": time.perf_counter() - started}
-            _keep(SCORES[run.task](rows_of["test"]["label"].to_numpy(), found), shared | about | size_of(both), run)
+            keep_scores(SCORES[run.task](rows_of["test"]["label"].to_numpy(), found), shared | about | size_of(both))
         for model, (saved, seconds) in measured.items():
             scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
             about = {"model": model, "seed": seed, "train_seconds": seconds} | size_of(saved)
-            _keep(scores.metrics, shared | about, run)
+            keep_scores(scores.metrics, shared | about)
         keras.backend.clear_session()
         gc.collect()
 
@@ -161,7 +158,7 @@ def measure_sounds(name: str, run: PublicRun) -> None:
             started = time.perf_counter()
             fitted = listen.build_sound_baseline().fit(train["sound"].tolist(), train["label"].tolist())
             about = {"model": SOUND_BASELINE, "seed": 42, "train_seconds": time.perf_counter() - started}
-            _keep(score_table(asked["label"].to_numpy(), fitted.predict(asked["sound"].tolist())), shared | about, run)
+            keep_scores(score_table(asked["label"].to_numpy(), fitted.predict(asked["sound"].tolist())), shared | about)
         for seed in run.seeds:
             if (split, LISTENER, str(seed)) in known:
                 continue
@@ -169,7 +166,7 @@ def measure_sounds(name: str, run: PublicRun) -> None:
             saved, _ = listen.train(learned, config=replace(listen.DEFAULT, seed=seed, **run.changes))
             about = {"model": LISTENER, "seed": seed, "train_seconds": time.perf_counter() - started}
             about |= size_of(saved)
-            _keep(listen.evaluate(saved, asked).metrics, shared | about, run)
+            keep_scores(listen.evaluate(saved, asked).metrics, shared | about)
             keras.backend.clear_session()
 
 
@@ -248,16 +245,6 @@ def with_out_of_scope(scores: Evaluation) -> Evaluation:
 
 OWN_WAYS = {"trace": measure_tracing, "write": measure_writing, "ask": measure_questions}
 SCORES = {"classify": classification_scores, "tag": tag_table, "answer": answer_table, "command": frame_table}
-
-
-def _keep(scores: pd.DataFrame, about: dict[str, Any], run: PublicRun) -> None:
-    write_results("public", [about | row for row in scores.to_dict("records")])
-    headline = scores.set_index("metric").loc[run.metric]
-    print(
-        f"{about['dataset']:<22} {about['model']:<30} seed {about['seed']}  {run.metric} {headline['value']:.4f} "
-        f"[{headline['ci_low']:.4f}, {headline['ci_high']:.4f}]  {about['train_seconds']:.0f} s",
-        flush=True,
-    )
 
 
 def main(arguments: list[str] | None = None) -> None:
