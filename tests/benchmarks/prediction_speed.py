@@ -7,17 +7,13 @@ loading and compiling the model count. The model is the base with a head and n-g
 import argparse
 import csv
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.results import REPO_DIR, Parser, median_row, report, row, run_script
-from tests.benchmarks.scaling import peak_memory_mb
+from tests.benchmarks.results import Parser, in_fresh_process, median_row, peak_memory_mb, report, row, run_script
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
             for multiple in options.multiples if num_words == options.words[0] else [1]:
                 num_rows = multiple * options.rows
                 path = write_texts(Path(folder) / f"{num_words}_{num_rows}.csv", num_words=num_words, num_rows=num_rows)
-                found = [in_fresh_process({"model": str(model), "source": str(path)}) for _ in range(options.rounds)]
+                found = [in_fresh_process("prediction_speed", {"model": str(model), "source": str(path)}) for _ in range(options.rounds)]
                 name = f"{num_rows:,} texts of {num_words} words"
                 rows.append(median_row(name, "rows_per_second", [one["rows_per_second"] for one in found], num_parameters=size))
                 rows.append(row(name, "peak_memory_mb", statistics.median(one["peak_memory_mb"] for one in found), num_parameters=size))
@@ -80,15 +76,6 @@ def write_texts(path: Path, *, num_words: int, num_rows: int) -> Path:
         writer.writerow(["text"])
         writer.writerows([" ".join(islice(words, num_words))] for _ in range(num_rows))
     return path
-
-
-def in_fresh_process(settings: dict[str, Any]) -> dict[str, Any]:
-    """Measure in a process of its own: memory that a process has taken is never seen to go down."""
-    command = [sys.executable, "-m", "tests.benchmarks.prediction_speed", "--one", json.dumps(settings)]
-    found = subprocess.run(command, cwd=REPO_DIR, env=os.environ | {"SLM_PROGRESS": "off"}, stdout=subprocess.PIPE, text=True, check=False)
-    if found.returncode:
-        raise ValueError(f"Predicting with {settings} ended with exit code {found.returncode}; its error stands above.")
-    return json.loads(found.stdout)
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:

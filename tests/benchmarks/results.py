@@ -7,7 +7,9 @@ process must not wait for it twice.
 import argparse
 import json
 import math
+import os
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,6 +83,32 @@ def run_script(main: Callable[[list[str] | None], None]) -> None:
     except (ValueError, OSError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def in_fresh_process(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Measure by `--one` of a benchmark, in a process of its own: memory that a process has taken is never seen to go down."""
+    command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--one", json.dumps(settings)]
+    found = subprocess.run(command, cwd=REPO_DIR, env=os.environ | {"SLM_PROGRESS": "off"}, stdout=subprocess.PIPE, text=True, check=False)
+    if found.returncode:
+        raise ValueError(f"{name} with {settings} ended with exit code {found.returncode}; its error stands above.")
+    return json.loads(found.stdout)
+
+
+def peak_memory_mb() -> float:
+    """Return the highest resident memory of this process so far, in megabytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: on Linux its peak is handed down from the process that started this one.
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+    import psutil
+
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):  # Windows
+        return info.peak_wset / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 
 
 def readme_table(folder: Path | None = None) -> list[str]:

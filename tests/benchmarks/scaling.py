@@ -6,14 +6,11 @@ number of tokens for the others. A linear cost shows as equal seconds per 1,000 
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.results import REPO_DIR, Parser, report, row, run_script
+from tests.benchmarks.results import Parser, in_fresh_process, peak_memory_mb, report, row, run_script
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -25,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, settings in plan(options):
-            found = in_fresh_process(settings | {"folder": folder, "seed": options.seed})
+            found = in_fresh_process("scaling", settings | {"folder": folder, "seed": options.seed})
             columns = {"train_rows": found["num_tokens"], "train_seconds": found["seconds"], "num_parameters": found["num_parameters"]}
             rows.append(row(name, "seconds_per_1000_tokens", 1000 * found["seconds"] / found["num_tokens"], **columns))
             rows.append(row(name, "peak_memory_mb", found["peak_memory_mb"], **columns))
@@ -55,15 +52,6 @@ def plan(options: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
         *((f"window {n}", common | {"window": n}) for n in options.windows),
         *((f"batch {n}", common | {"batch_size": n}) for n in options.batch_sizes),
     ]
-
-
-def in_fresh_process(settings: dict[str, Any]) -> dict[str, Any]:
-    """Measure in a process of its own: memory that a process has taken is never seen to go down."""
-    command = [sys.executable, "-m", "tests.benchmarks.scaling", "--one", json.dumps(settings)]
-    found = subprocess.run(command, cwd=REPO_DIR, env=os.environ | {"SLM_PROGRESS": "off"}, stdout=subprocess.PIPE, text=True, check=False)
-    if found.returncode:
-        raise ValueError(f"Training with {settings} ended with exit code {found.returncode}; its error stands above.")
-    return json.loads(found.stdout)
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
@@ -102,23 +90,6 @@ def write_tokens(settings: dict[str, Any]) -> Path:
             part[:] = rng.integers(3, settings["vocab_size"], len(part))
         stream.flush()
     return path
-
-
-def peak_memory_mb() -> float:
-    """Return the highest resident memory of this process so far, in megabytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not getrusage: on Linux its peak is handed down from the process that started this one.
-        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
-        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
-    import psutil
-
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return info.peak_wset / 1e6
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 
 
 if __name__ == "__main__":
