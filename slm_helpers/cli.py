@@ -110,13 +110,13 @@ def _build_parser() -> argparse.ArgumentParser:
     finetune.set_defaults(run=_finetune)
 
     evaluate = commands.add_parser("evaluate", help="score a fine-tuned model on labelled rows")
-    evaluate.add_argument("--model", required=True, metavar="DIR")
+    evaluate.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
     evaluate.add_argument("--test", required=True, metavar="FILE", help="a file, or the name of a set")
     _add_file_options(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     predict = commands.add_parser("predict", help="add prediction and confidence to each row of a file")
-    predict.add_argument("--model", required=True, metavar="DIR")
+    predict.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
     predict.add_argument("--input", required=True, metavar="FILE")
     predict.add_argument("--output", required=True, metavar="FILE", help=".csv, .tsv or .jsonl")
     predict.add_argument("--keep-bad", action="store_true", help="leave the prediction of a row without a value empty, instead of stopping")
@@ -269,14 +269,14 @@ def _finetune(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from slm_helpers.tasks.run import evaluate
 
-    _print_result(evaluate(options.model, options.test, **_file_options(options)), options)
+    _print_result(evaluate(_model_folder(options.model), options.test, **_file_options(options)), options)
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
     from slm_helpers.tasks.run import predict
 
-    result = predict(options.model, options.input, options.output, keep_bad=options.keep_bad, **_file_options(options))
+    result = predict(_model_folder(options.model), options.input, options.output, keep_bad=options.keep_bad, **_file_options(options))
     if options.json:
         _print_json(result)
     else:
@@ -337,7 +337,7 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     """
     from slm_helpers.models import PRETRAINED_DIR, RUNS_DIR, load_model
 
-    candidates = [PRETRAINED_DIR / name, Path(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
+    candidates = [_model_folder(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
     for folder in candidates:
         if (folder / "config.json").exists():
             return load_model(folder, task=task)
@@ -347,6 +347,13 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     raise FileNotFoundError(
         f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
     )
+
+
+def _model_folder(name: str) -> Path:
+    """Return the folder of the pretrained model of that name, or else the path that was given."""
+    from slm_helpers.models import PRETRAINED_DIR
+
+    return PRETRAINED_DIR / name if (PRETRAINED_DIR / name / "config.json").exists() else Path(name)
 
 
 def _print_json(value: dict[str, Any]) -> None:

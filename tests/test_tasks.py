@@ -176,7 +176,12 @@ def test_a_changed_model_file_and_a_model_of_another_task_are_refused(trained, t
     assert code == 2 and "was changed or cut short" in err
     code, _, err = run(capsys, "predict", "--model", models.PRETRAINED_DIR / "slm-base-en", *files)
     assert code == 2 and "task lm" in err and "slm generate" in err
+    code, _, err = run(capsys, "predict", "--model", "slm-reader-en", *files[:-2])
+    assert code == 2 and "no column 'question', which a model for the task answer reads. It has: comment, mood" in err
     assert not (tmp_path / "out.csv").exists()
+    (tmp_path / "reviews.csv").write_text("text,label\nfine day,praise\n")
+    code, _, err = run(capsys, "evaluate", "--model", "slm-reader-en", "--test", tmp_path / "reviews.csv")
+    assert code == 2 and "task answer needs the columns" in err and "question is missing" in err and err.count("\n") == 1
 
 
 def test_wrong_calls_are_said_clearly(trained, tmp_path, capsys):
@@ -186,6 +191,7 @@ def test_wrong_calls_are_said_clearly(trained, tmp_path, capsys):
         ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.csv"): "--text comment",
         ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.csv", "--question", "mood"): "does not use",
         ("predict", "--model", tmp_path, "--input", rows, "--output", tmp_path / "out.csv"): "not a model folder",
+        ("predict", "--model", "slm-xx", "--input", rows, "--output", tmp_path / "out.csv"): "slm-xx: there is no such model folder",
         ("evaluate", "--model", model, "--test", tmp_path / "none.csv", *COLUMNS): "no such file",
         ("finetune", "classify", "--train", rows, *COLUMNS, "--out", trained, "--base", "none"): "left alone",
         ("finetune", "classify", "--train", rows, *COLUMNS, "--out", tmp_path / "m", "--base", "nosuch"): "pretrained model",

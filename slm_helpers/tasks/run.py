@@ -116,6 +116,7 @@ def evaluate(folder: str | Path, test: str, *, columns: dict[str, str] | None = 
     saved = _open(folder)
     module = task_module(saved.task)
     frame = load_dataset(test, split="test", encoding=encoding, **_for_task(saved.task, columns))
+    _check_columns(frame, saved.task, test)
     started = time.perf_counter()
     try:
         scores = module.evaluate(saved, frame)
@@ -166,8 +167,8 @@ def predict(
     if missing:
         ours = next(name for name, theirs in wanted.items() if theirs == missing[0])
         raise ValueError(
-            f"{source}: there is no column {missing[0]!r}. It has: {', '.join(first)}. "
-            f"Say which one holds it, e.g. --{ours} {next(iter(first))}."
+            f"{source}: there is no column {missing[0]!r}, which a model for the task {saved.task} reads. It has: {', '.join(first)}. "
+            f"Say which one holds it, e.g. --{ours} {next(iter(first))}, or take a model for another task."
         )
     taken = [name for name in ("prediction", "confidence") if name in first]
     if taken:
@@ -231,13 +232,7 @@ def load_parts(
             keys, share = frame.loc[rows, "student"], 0.1
         labels = next((frame.loc[rows, name] for name in ("label", "intent") if name in frame), None)
         frame.loc[rows, "split"] = make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact="student" in frame, seed=seed)
-    needed = task_module(task).COLUMNS
-    missing = [name for name in needed if name not in frame and name not in OPTIONAL]
-    if missing:
-        raise ValueError(
-            f"{train[0]}: the task {task} needs the columns {', '.join(needed)}, but {missing[0]} is missing. "
-            f"Say which column holds it, e.g. --{missing[0].replace('_', '-')} NAME."
-        )
+    _check_columns(frame, task, train[0])
     return frame
 
 
@@ -261,6 +256,17 @@ def _open(folder: str | Path) -> SavedModel:
             f"{folder} holds a model for the task {task!r}, but one of {', '.join(TASKS)} is needed. Make one by slm finetune."
         )
     return load_model(folder)
+
+
+def _check_columns(frame: pd.DataFrame, task: str, source: str) -> None:
+    """Raise if rows that were read from `source` lack a column that the task learns from or is scored on."""
+    needed = task_module(task).COLUMNS
+    missing = [name for name in needed if name not in frame and name not in OPTIONAL]
+    if missing:
+        raise ValueError(
+            f"{source}: the task {task} needs the columns {', '.join(needed)}, but {missing[0]} is missing. "
+            f"Say which column holds it, e.g. --{missing[0].replace('_', '-')} NAME."
+        )
 
 
 def _for_task(task: str, columns: dict[str, str] | None, *, names: Sequence[str] | None = None) -> dict[str, str]:
