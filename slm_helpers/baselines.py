@@ -143,7 +143,7 @@ class KneserNeyModel:
                 _, first = np.unique(hashes[k + 1][k:], return_index=True)
                 counts = _count_in(grams, hashes[k][k:][first])
             context = hashes[k - 1][k - 2 :][where] if k > 1 else np.zeros(len(grams), dtype="uint64")
-            self._tables.append(self._table(grams, counts, context))
+            self._tables.append(self._table(grams, counts, context, token_ids[k - 1 :][where]))
         return self
 
     def log_probs(self, token_ids: np.ndarray) -> np.ndarray:
@@ -174,9 +174,28 @@ class KneserNeyModel:
         rng = np.random.default_rng(seed)
         ids = list(prompt_ids)
         for _ in range(num_tokens):
-            probs = self.next_probs(ids)
-            ids.append(int(rng.choice(self.vocab_size, p=probs / probs.sum())))
+            ids.append(self._draw(ids, rng))
         return np.array(ids[len(prompt_ids) :], dtype="int32")
+
+    def _draw(self, context_ids: Sequence[int], rng: np.random.Generator) -> int:
+        """Draw a token as `next_probs` has it, but without computing them all: go down the orders until one of them gives it.
+
+        What an order has left after its discounts is its own share of the probability; the rest is the shorter context's.
+        """
+        for k in range(min(self.order, len(context_ids) + 1), 0, -1):
+            table = self._tables[k - 1]
+            context = np.zeros(1, dtype="uint64")
+            for token in context_ids[len(context_ids) - (k - 1) :]:
+                context = _mix(context, np.array([token]))
+            place = int(np.searchsorted(table["contexts"], context[0]))
+            if place == len(table["contexts"]) or table["contexts"][place] != context[0] or not table["totals"][place]:
+                continue  # never seen
+            grams = table["by_context"][table["starts"][place] : table["starts"][place + 1]]
+            sums = np.cumsum(np.maximum(table["counts"][grams] - table["discount"], 0.0))
+            drawn = rng.random() * table["totals"][place]
+            if drawn < sums[-1]:
+                return int(table["tokens"][grams[np.searchsorted(sums, drawn, side="right")]])
+        return int(rng.integers(self.vocab_size))
 
     def _hashes(self, token_ids: np.ndarray) -> list[np.ndarray]:
         """Return, for each length k, a 64-bit code of the k tokens that end at each position (index 0: the empty run)."""
@@ -186,14 +205,22 @@ class KneserNeyModel:
             codes.append(_mix(before, token_ids))
         return codes
 
-    def _table(self, grams: np.ndarray, counts: np.ndarray, context: np.ndarray) -> dict[str, np.ndarray]:
+    def _table(self, grams: np.ndarray, counts: np.ndarray, context: np.ndarray, tokens: np.ndarray) -> dict[str, np.ndarray]:
         ones, twos = (counts == 1).sum(), (counts == 2).sum()
         # With next to no singletons (a tiny vocabulary, much text) the estimate degenerates; keep some mass for the unseen.
         discount = float(np.clip(ones / max(1, ones + 2 * twos), 0.1, 0.95))
         contexts, group = np.unique(context, return_inverse=True)
-        totals = np.bincount(group, weights=counts)
-        kinds = np.bincount(group, weights=counts > 0)
-        return {"grams": grams, "counts": counts, "contexts": contexts, "totals": totals, "kinds": kinds, "discount": np.array(discount)}
+        return {
+            "grams": grams,
+            "counts": counts,
+            "contexts": contexts,
+            "totals": np.bincount(group, weights=counts),
+            "kinds": np.bincount(group, weights=counts > 0),
+            "discount": np.array(discount),
+            "tokens": tokens.astype("int32"),  # the last one of each gram
+            "by_context": np.argsort(group, kind="stable").astype("int32"),  # grams of one context stand side by side
+            "starts": np.concatenate([[0], np.cumsum(np.bincount(group))]),
+        }
 
     def _interpolate(self, k: int, grams: np.ndarray, context: np.ndarray, shorter: np.ndarray) -> np.ndarray:
         table = self._tables[k - 1]

@@ -119,6 +119,17 @@ def test_generated_ids_are_seeded_and_likely():
     assert model.log_probs(np.concatenate([prompt, first]))[10:].mean() > -0.6 * np.log(VOCAB_SIZE)
 
 
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_tokens_are_drawn_as_often_as_their_probabilities_say(order):
+    model = KneserNeyModel(order, VOCAB_SIZE).fit(STREAM)
+    rng = np.random.default_rng(order)
+    for context in ([], STREAM[40:46].tolist(), STREAM[-6:].tolist(), [VOCAB_SIZE - 1, int(STREAM[7])]):
+        expected = model.next_probs(context)
+        drawn = np.bincount([model._draw(context, rng) for _ in range(4000)], minlength=VOCAB_SIZE) / 4000
+        assert np.abs(drawn - expected).max() < 5 * np.sqrt(0.25 / 4000), context
+        assert ((drawn - expected) ** 2 / expected).sum() * 4000 < VOCAB_SIZE + 6 * np.sqrt(2 * VOCAB_SIZE), context
+
+
 @pytest.mark.parametrize(
     ("stream", "message"),
     [
