@@ -5,7 +5,6 @@ number and length: longer or more texts have a lower share of distinct words who
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 
 from slm_helpers.checks import check_positive
 from slm_helpers.words import split_words
@@ -77,7 +76,7 @@ class CopyFinder:
         self.texts = [_words_only(text) for text in texts]
         if not any(self.texts):
             raise ValueError("There is no training text to look for copies from.")
-        self._known: dict[int, set[tuple[str, ...]]] = {}
+        self._known: dict[int, set[int]] = {}  # by length, the hashes of all runs: the runs themselves take ten times the memory
 
     def longest(self, text: str) -> list[str]:
         """Return the longest run of words of `text` that stands in a training text, the first if there are several; maybe none.
@@ -92,16 +91,16 @@ class CopyFinder:
         while low < high:
             middle = (low + high + 1) // 2
             known = self._runs_of(middle)
-            found = next((run for run in _runs(words, middle) if run in known), None)
+            found = next((run for run in _runs(words, middle) if hash(run) in known), None)
             if found is None:
                 high = middle - 1
             else:
                 low, best = middle, list(found)
         return best
 
-    def _runs_of(self, size: int) -> set[tuple[str, ...]]:
+    def _runs_of(self, size: int) -> set[int]:
         if size not in self._known:
-            self._known[size] = set(chain.from_iterable(_runs(words, size) for words in self.texts))
+            self._known[size] = {hash(run) for words in self.texts for run in _runs(words, size)}
         return self._known[size]
 
 
