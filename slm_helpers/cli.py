@@ -57,7 +57,11 @@ def _build_parser() -> argparse.ArgumentParser:
         "--data", choices=("bundled", "public"), default="bundled", help="bundled texts, or each page's public set from SLM_DATA_DIR"
     )
     run.add_argument("--out", type=Path, default=None, help="folder for the reports (default: reports/)")
-    run.add_argument("--update-readme", action="store_true", help="afterwards write the README's page table from the results")
+    run.add_argument(
+        "--update-readme",
+        action="store_true",
+        help="write the README's page table and the pages' budgets from the results",
+    )
     run.set_defaults(run=_run)
 
     check = commands.add_parser("check", help="is this machine ready?")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 from slm_helpers.checks import check_choice, check_positive
@@ -111,8 +112,8 @@ def write_index(results: Sequence[PageResult], out_dir: Path) -> Path:
     return out_dir / "index.html"
 
 
-def update_readme(out_dir: Path = REPORTS_DIR, readme: Path = REPO_DIR / "README.md") -> None:
-    """Write the page table of the README, between its two marks, from the last run on bundled data."""
+def update_readme(out_dir: Path = REPORTS_DIR, readme: Path = REPO_DIR / "README.md", notebooks: Path = NOTEBOOKS_DIR) -> None:
+    """Write the page table of the README, between its two marks, and the budgets in the pages' title cells, from a run on bundled data."""
     rows = json.loads((out_dir / "results.json").read_text(encoding="utf-8"))
     wrong = [row["name"] for row in rows if row["status"] != "ok" or row["data"] != "bundled"]
     if wrong:
@@ -122,7 +123,7 @@ def update_readme(out_dir: Path = REPORTS_DIR, readme: Path = REPO_DIR / "README
     table = {}
     for line in readme.read_text(encoding="utf-8").splitlines():  # a page that was not run keeps its row
         page = re.match(r"\| \[.*?\]\(notebooks/(\w+)\.ipynb\) \|", line)
-        if page and (NOTEBOOKS_DIR / f"{page[1]}.ipynb").exists():
+        if page and (notebooks / f"{page[1]}.ipynb").exists():
             table[page[1]] = line
     for row in rows:
         cells = [row["shows"], row["headline"], f"{row['seconds']:.0f}", f"{row['peak_memory_mb'] / 1000:.1f} GB"]
@@ -130,6 +131,14 @@ def update_readme(out_dir: Path = REPORTS_DIR, readme: Path = REPO_DIR / "README
         table[row["name"]] = f"| [{row['title']}](notebooks/{row['name']}.ipynb) | {' | '.join(cells)} |"
     head = ["| page | shows | finding | seconds | memory |", "| --- | --- | --- | --- | --- |"]
     write_between(readme, _README_START, _README_END, head + [table[name] for name in sorted(table)])
+    for row in rows:
+        page = notebooks / f"{row['name']}.ipynb"
+        text = page.read_text(encoding="utf-8")
+        budget = (
+            f"{row['seconds']:.0f} s, {row['peak_memory_mb'] / 1000:.1f} GB memory, 2 CPU cores, no GPU (measured {date.today():%Y-%m})"
+        )
+        with atomic_write(page) as file:
+            file.write(re.sub(r"(?<=\*\*Budget\*\* )\d+ s, [\d.]+ GB memory, [^()]*\(measured [^()]*\)", budget, text, count=1))
 
 
 def write_between(path: Path, start: str, end: str, lines: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 import html
 import json
 import re
+from datetime import date
 
 from slm_helpers import reports
 from slm_helpers.reports import (
@@ -145,11 +146,16 @@ def test_readme_table_is_written_between_its_marks_from_good_results_only(tmp_pa
     readme.write_text(f"before\n{reports._README_START}\n{kept}\n{gone}\nold\n{reports._README_END}\nafter\n")
     (tmp_path / "01_a.html").write_text("")
     write_index([result("01_a", headline="a | b")], tmp_path)
-    update_readme(tmp_path, readme)
+    (tmp_path / "00_quickstart.ipynb").write_text("")
+    page = tmp_path / "01_a.ipynb"
+    page.write_text('"**Budget** 45 s, 1.2 GB memory, 2 CPU cores, no GPU (measured 2020-11 elsewhere) · **Data** é"')
+    update_readme(tmp_path, readme, tmp_path)
+    today = f"{date.today():%Y-%m}"
+    assert page.read_text() == f'"**Budget** 3 s, 0.7 GB memory, 2 CPU cores, no GPU (measured {today}) · **Data** é"'
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
     assert kept in text and gone not in text and text.index(kept) < text.index("01_a")
     assert "| [01_a](notebooks/01_a.ipynb) | s | a \\| b | 3 | 0.7 GB |" in text
     write_index([result("01_a", status="failed", error="x")], tmp_path)
     with pytest.raises(ValueError, match="01_a did not run well"):
-        update_readme(tmp_path, readme)
+        update_readme(tmp_path, readme, tmp_path)
