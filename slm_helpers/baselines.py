@@ -69,12 +69,14 @@ class LinearTagger:
         """Learn from sentences (lists of words) and as many IOB2 tags."""
         kinds = sorted({tag[2:] for row in tags for tag in row if tag != "O"})
         self.labels = ["O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
-        self.classifier.fit(self._features(sentences), [self.labels.index(tag) for row in tags for tag in row])
+        features = self._features(sentences)
+        self.met = np.unique(features.indices)  # of all others the weights would be 0, a hundred times as many
+        self.classifier.fit(features[:, self.met], [self.labels.index(tag) for row in tags for tag in row])
         return self
 
     def predict(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """Return one tag a word."""
-        margins = self.classifier.decision_function(self._features(sentences))
+        margins = self.classifier.decision_function(self._features(sentences)[:, self.met])
         if margins.ndim == 1:  # of two classes scikit-learn scores the second only
             margins = np.stack([-margins, margins], axis=1)
         scores = np.full((len(margins), len(self.labels)), -1e3)  # a tag that train lacks
