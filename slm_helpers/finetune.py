@@ -26,6 +26,7 @@ import pandas as pd
 ops = keras.ops
 
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss_nats", "accuracy", "learning_rate", "seconds")
+_MOST_SCORES = 1 << 28  # of valid that are kept at once, 1 GB: those of all texts under all words of a vocabulary could be 20
 _POOL = 16  # batches' worth of rows that are sorted by length before they are cut into batches
 
 
@@ -102,6 +103,18 @@ class Examples:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def thinned(self, share: int) -> "Examples":
+        """Return every so many'th row."""
+        kept = range(0, len(self), share)
+        return Examples(
+            {name: [rows[i] for i in kept] for name, rows in self.inputs.items()},
+            [self.targets[i] for i in kept],
+            along=self.along,
+            weights=self.weights[kept],
+            target_weights=None if self.target_weights is None else [self.target_weights[i] for i in kept],
+            lengths=self.lengths[kept],
+        )
+
     def batch_sizes(self, batch_size: int) -> tuple[int, int]:
         """Return the rows of a batch and the number of batches, so that all batches are about equally full."""
         num_batches = -(-len(self) // batch_size)
@@ -143,6 +156,7 @@ def fit_examples(
     """Train a network on labelled rows; its weights are changed in place.
 
     With a validation part the weights of the epoch with the lowest loss on it, at the best temperature, are put back at the end.
+    Of a part whose scores would not fit into memory, evenly spaced rows are looked at.
     Ctrl-C stops after the step under way and leaves the weights as they then are.
 
     Args:
@@ -162,6 +176,8 @@ def fit_examples(
         FloatingPointError: If the loss becomes NaN or infinite.
     """
     _check_layers(model, config)
+    if valid is not None and valid.along is not None:
+        valid = valid.thinned(-(-sum(target.size for target in valid.targets) * model.output_shape[-1] // _MOST_SCORES))
     started = time.perf_counter()
     trainer = _trainer_of(model, config)
     trainer.reset(config.seed)

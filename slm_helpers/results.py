@@ -78,7 +78,8 @@ def compare_on(metrics: dict[str, str], *, results: str = "public", base: str = 
             if (dataset, metric) in published.index:
                 row |= published.loc[(dataset, metric), ["aim", "published", "published_model"]].to_dict()
             rows.append(row)
-    return pd.DataFrame(rows, columns=COMPARED)
+    numbers = ["value", "ci_low", "ci_high", "baseline_value", "aim", "published", "train_seconds"]  # of an empty table too
+    return pd.DataFrame(rows, columns=COMPARED).astype(dict.fromkeys(numbers, "float64"))
 
 
 def missed_aims(compared: pd.DataFrame) -> pd.DataFrame:

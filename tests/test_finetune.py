@@ -201,6 +201,23 @@ def test_max_seconds_ends_the_run():
     assert history["learning_rate"].iloc[-1] < 0.5 * 0.02  # the schedule came to its end too
 
 
+def test_of_a_valid_part_whose_scores_do_not_fit_every_so_many_row_is_looked_at(monkeypatch):
+    texts, _ = toy_task(30)
+    rows = finetune.Examples(
+        {"token_ids": texts}, [ids % 3 - 1 for ids in texts], along="token_ids", target_weights=[ids / 8 for ids in texts]
+    )
+    places = sum(len(ids) for ids in texts)
+    losses = []
+    for most, valid in ((1 << 28, rows), (places * VOCAB_SIZE // 3, rows), (1 << 28, rows.thinned(3))):
+        monkeypatch.setattr(finetune, "_MOST_SCORES", most)
+        keras.utils.set_random_seed(3)
+        model = build_language_model(VOCAB_SIZE, cell="gru", embedding_dim=6, units=8, num_layers=1)
+        history = finetune.fit_examples(model, rows, valid, config=settings(epochs=1))
+        losses.append(history.set_index("split").loc["valid", "loss_nats"])
+    assert len(rows.thinned(3)) == 10 and rows.thinned(3).targets[1] is rows.targets[3]
+    assert losses[1] == losses[2] != losses[0]
+
+
 def test_ctrl_c_stops_after_the_step():
     model, steps = new_classifier(), []
 
