@@ -165,9 +165,7 @@ class KneserNeyModel:
         every = np.arange(self.vocab_size, dtype="uint64")
         probability = np.full(self.vocab_size, 1.0 / self.vocab_size)
         for k in range(1, min(self.order, len(context_ids) + 1) + 1):
-            context = np.zeros(1, dtype="uint64")
-            for token in context_ids[len(context_ids) - (k - 1) :]:
-                context = _mix(context, np.array([token]))
+            context = _code_of(context_ids[len(context_ids) - (k - 1) :])
             probability = self._interpolate(k, _mix(context, every), np.broadcast_to(context, every.shape), probability)
         return probability
 
@@ -186,11 +184,9 @@ class KneserNeyModel:
         """
         for k in range(min(self.order, len(context_ids) + 1), 0, -1):
             table = self._tables[k - 1]
-            context = np.zeros(1, dtype="uint64")
-            for token in context_ids[len(context_ids) - (k - 1) :]:
-                context = _mix(context, np.array([token]))
-            place = int(np.searchsorted(table["contexts"], context[0]))
-            if place == len(table["contexts"]) or table["contexts"][place] != context[0] or not table["totals"][place]:
+            context = _code_of(context_ids[len(context_ids) - (k - 1) :])[0]
+            place = int(np.searchsorted(table["contexts"], context))
+            if place == len(table["contexts"]) or table["contexts"][place] != context or not table["totals"][place]:
                 continue  # never seen
             grams = table["by_context"][table["starts"][place] : table["starts"][place + 1]]
             sums = np.cumsum(np.maximum(table["counts"][grams] - table["discount"], 0.0))
@@ -257,6 +253,14 @@ def _mix(before: np.ndarray, token_ids: np.ndarray) -> np.ndarray:
         mixed = (before * np.uint64(0x9E3779B97F4A7C15)) ^ (token_ids.astype("uint64") + np.uint64(1)) * np.uint64(0xC2B2AE3D27D4EB4F)
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
         return mixed ^ (mixed >> np.uint64(32))
+
+
+def _code_of(token_ids: Sequence[int]) -> np.ndarray:
+    """Return the 64-bit code of one run of tokens, shape (1,)."""
+    code = np.zeros(1, dtype="uint64")
+    for token in token_ids:
+        code = _mix(code, np.array([token]))
+    return code
 
 
 def _count_in(sorted_keys: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -125,18 +125,17 @@ def update_readme(out_dir: Path = REPORTS_DIR, readme: Path = REPO_DIR / "README
         page = re.match(r"\| \[.*?\]\(notebooks/(\w+)\.ipynb\) \|", line)
         if page and (notebooks / f"{page[1]}.ipynb").exists():
             table[page[1]] = line
+    measured = {row["name"]: (f"{row['seconds']:.0f}", f"{row['peak_memory_mb'] / 1000:.1f} GB") for row in rows}
     for row in rows:
-        cells = [row["shows"], row["headline"], f"{row['seconds']:.0f}", f"{row['peak_memory_mb'] / 1000:.1f} GB"]
+        cells = [row["shows"], row["headline"], *measured[row["name"]]]
         cells = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
         table[row["name"]] = f"| [{row['title']}](notebooks/{row['name']}.ipynb) | {' | '.join(cells)} |"
     head = ["| page | shows | finding | seconds | memory |", "| --- | --- | --- | --- | --- |"]
     write_between(readme, _README_START, _README_END, head + [table[name] for name in sorted(table)])
-    for row in rows:
-        page = notebooks / f"{row['name']}.ipynb"
+    for name, (seconds, memory) in measured.items():
+        page = notebooks / f"{name}.ipynb"
         text = page.read_text(encoding="utf-8")
-        budget = (
-            f"{row['seconds']:.0f} s, {row['peak_memory_mb'] / 1000:.1f} GB memory, 2 CPU cores, no GPU (measured {date.today():%Y-%m})"
-        )
+        budget = f"{seconds} s, {memory} memory, 2 CPU cores, no GPU (measured {date.today():%Y-%m})"
         with atomic_write(page) as file:
             file.write(re.sub(r"(?<=\*\*Budget\*\* )\d+ s, [\d.]+ GB memory, [^()]*\(measured [^()]*\)", budget, text, count=1))
 
