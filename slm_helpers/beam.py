@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 
 from slm_helpers.backend import keras
 from slm_helpers.checks import check_positive
@@ -11,6 +11,7 @@ import numpy as np
 
 ops = keras.ops
 
+_LAST_RESORT = 1e4  # nats that a repeated run costs: it is written only if there is nothing else
 _ROOM = 64  # the loop has room for a multiple of this many tokens, so that near lengths share one compiled program
 
 
@@ -34,6 +35,7 @@ def beam_search(
     max_tokens: int = 100,
     length_penalty: float = 0.6,
     never: Sequence[int] = (),
+    no_repeat_ngram: int = 0,
 ) -> list[list[Hypothesis]]:
     """Find likely sequences: keep the `beam_size` likeliest beginnings at each step instead of one.
 
@@ -52,6 +54,7 @@ def beam_search(
         max_tokens: Where a sequence is cut.
         length_penalty: 0 compares plain log-probabilities, which favours short sequences; 1 nearly the mean per token.
         never: Token ids that are not written, e.g. padding; with `end_id` among them every sequence has `max_tokens` tokens.
+        no_repeat_ngram: Write no run of this many tokens twice in a sequence, as long as there is another way on; 0 is off.
 
     Returns:
         For each row its sequences, best first: `beam_size` of them, or fewer if there are not so many.
@@ -63,10 +66,13 @@ def beam_search(
         Wu et al. (2016), "Google's Neural Machine Translation System ...", arXiv:1609.08144 (equation 14, without coverage).
     """
     check_positive(beam_size=beam_size)
+    if not isinstance(no_repeat_ngram, Integral) or no_repeat_ngram < 0:
+        raise ValueError(f"no_repeat_ngram is {no_repeat_ngram!r}, but must be a whole number of 0 or more. Use 0 for off.")
     if not isinstance(length_penalty, Real) or not 0 <= length_penalty < float("inf"):
         raise ValueError(f"length_penalty is {length_penalty!r}, but must be 0 or more. Use 0 for plain log-probabilities.")
     penalties = np.full(len(first_ids), length_penalty, "float32")
-    found = _run_loop(_BeamLoop, step, first_ids, states, end_id, max_tokens, never, [penalties], beam_size=int(beam_size))
+    options = {"beam_size": int(beam_size), "no_repeat_ngram": int(no_repeat_ngram)}
+    found = _run_loop(_BeamLoop, step, first_ids, states, end_id, max_tokens, never, [penalties], **options)
     return [[_hypothesis(*place, end_id) for place in zip(*row, strict=True) if np.isfinite(place[0])] for row in zip(*found, strict=True)]
 
 
@@ -125,9 +131,9 @@ class _BeamLoop(keras.Model):
     Each row has two sets of `beam_size` sequences: those that grow, and the best of those that have ended.
     """
 
-    def __init__(self, step: keras.Model, *, end_id: int, beam_size: int, room: int, never: tuple[int, ...]):
+    def __init__(self, step: keras.Model, *, end_id: int, beam_size: int, room: int, never: tuple[int, ...], no_repeat_ngram: int):
         super().__init__(name="beam_loop")
-        self.step, self.end_id, self.beam_size, self.room = step, end_id, beam_size, room
+        self.step, self.end_id, self.beam_size, self.room, self.no_repeat_ngram = step, end_id, beam_size, room, no_repeat_ngram
         self.never = np.isin(np.arange(step.outputs[0].shape[-1]), never)
 
     def call(self, arguments: list) -> list:
@@ -145,6 +151,10 @@ class _BeamLoop(keras.Model):
             logits, *states = self.step([last, *states])
             parents, drawn, values = self._extend(logits, growing)
             candidates = _rows(tokens, parents) + drawn[:, :, None] * ops.cast(ops.arange(self.room) == i, "int32")
+            if self.no_repeat_ngram:
+                values = values - _LAST_RESORT * ops.cast(self._repeats(candidates, i), "float32")
+                values, order = ops.top_k(values, values.shape[1])
+                parents, drawn, candidates = (_rows(part, order) for part in (parents, drawn, candidates))
             ends = drawn == self.end_id
             new = (ops.where(ends, values / penalty(i + 1), -np.inf), values, ops.zeros_like(drawn) + i + 1, candidates)
             done = _best(self.beam_size, (scores, log_probs, lengths, ended), new)
@@ -175,11 +185,21 @@ class _BeamLoop(keras.Model):
         log_probs = ops.where(self.never[None], -np.inf, ops.log_softmax(ops.cast(logits, "float32"), axis=-1))
         vocab_size = len(self.never)
         totals = growing[:, :, None] + ops.reshape(log_probs, (-1, self.beam_size, vocab_size))
-        # A sequence can end in one way only, so twice the beam leaves enough that go on.
-        num_best = min(2, vocab_size) * self.beam_size
+        # A sequence can end in one way only, so twice the beam leaves enough that go on; some of them may be repeats.
+        num_best = min(4 if self.no_repeat_ngram else 2, vocab_size) * self.beam_size
         values, places = ops.top_k(ops.reshape(totals, (-1, self.beam_size * vocab_size)), num_best)
         places = ops.cast(places, "int32")
         return places // vocab_size, places % vocab_size, values
+
+    def _repeats(self, tokens, i):
+        """Return whether the run of tokens that ends at place i stands in a sequence (batch, n, room) before."""
+        size = min(self.no_repeat_ngram, self.room)
+        starts = self.room - size + 1
+        same = ops.arange(starts) < i - size + 1
+        for k in range(size):
+            last = ops.take(tokens, ops.maximum(i - size + 1 + k, 0), axis=2)
+            same = ops.logical_and(same, ops.equal(tokens[:, :, k : starts + k], last[:, :, None]))
+        return ops.any(same, axis=2)
 
 
 class _GreedyLoop(keras.Model):

@@ -117,6 +117,28 @@ def test_fewer_sequences_than_the_beam_are_all_returned(step):
     assert sorted((h.token_ids, h.ended) for h in found) == [([], True), ([3], False), ([4], False), ([5], False)]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_run_of_tokens_is_not_written_twice(step, size):
+    states, settings = some_states(2), {"max_tokens": 4, "length_penalty": 0.6}
+    found = beam_search(step, [3, 4], states, end_id=END, beam_size=40, never=NEVER, no_repeat_ngram=size, **settings)
+
+    def repeats(tokens):
+        runs = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+        return len(set(runs)) < len(runs)
+
+    for row in range(2):
+        every = plain_beam(step, 3 + row, [state[row : row + 1] for state in states], **settings)
+        wanted = [(score, tokens) for score, tokens in every if not repeats(tokens)]
+        assert len(wanted) < len(every)
+        check_against(found[row][: len(wanted)], wanted[:40])
+
+
+def test_a_run_is_repeated_where_nothing_else_is_left(step):
+    never = (*NEVER, END, 5)
+    (found,) = beam_search(step, [3], some_states(1), end_id=END, beam_size=2, max_tokens=6, never=never, no_repeat_ngram=1)
+    assert found and all(len(h.token_ids) == 6 and {3, 4} == set(h.token_ids) for h in found)
+
+
 def test_weights_changed_after_a_search_are_seen():
     step, states = build_step(1), some_states(1)
     settings = {"beam_size": 3, "max_tokens": 5, "length_penalty": 0.6}
@@ -134,6 +156,7 @@ def test_weights_changed_after_a_search_are_seen():
         ({"max_tokens": -1}, "max_tokens is -1"),
         ({"length_penalty": -0.5}, "length_penalty is -0.5, but must be 0 or more"),
         ({"length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"no_repeat_ngram": -1}, "no_repeat_ngram is -1, but must be a whole number of 0 or more"),
         ({"first_ids": [[3]]}, r"first_ids has shape \(1, 1\)"),
         ({"first_ids": [3, 4]}, r"first_ids has shape \(2,\) and the states \[\(1, 2, 3\), \(1, 4\)\]"),
     ],
