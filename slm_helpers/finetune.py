@@ -26,7 +26,7 @@ import pandas as pd
 ops = keras.ops
 
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss_nats", "accuracy", "learning_rate", "seconds")
-_MOST_SCORES = 1 << 28  # of valid that are kept at once, 1 GB: those of all texts under all words of a vocabulary could be 20
+_MOST_SCORES = 1 << 26  # of valid that are kept at once, half a GB: those of all texts under all words of a vocabulary could be 20
 _POOL = 16  # batches' worth of rows that are sorted by length before they are cut into batches
 
 
