@@ -308,6 +308,45 @@ class SourceAttention(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
+class StateAtEnd(keras.layers.Layer):
+    """[states, token_ids] -> the state behind the last token of each row, (batch, size), past padding (0) on the right."""
+
+    def call(self, arguments: list) -> Any:
+        """Return the states."""
+        states, token_ids = arguments
+        length = ops.sum(ops.cast(ops.not_equal(ops.cast(token_ids, "int32"), 0), "int32"), axis=1, keepdims=True)
+        return ops.squeeze(_take_places(states, ops.maximum(length - 1, 0)), axis=1)
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return (batch, size)."""
+        return (input_shape[0][0], input_shape[0][-1])
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
+class CopyScores(keras.layers.Layer):
+    """[logits, shares, gate, source_ids] -> log-probabilities of writing a token: drawn from the vocabulary, or copied from the source.
+
+    The vocabulary's probabilities, softmax of logits, (batch, time, vocab_size), and those of the source's tokens, the sums of the
+    shares of attention, (batch, time, source_time), of the places where a token stands, are mixed: sigmoid(gate), with a gate of shape
+    (batch, time, 1), is the chance that a token is copied. No weights of its own; float32.
+
+    Reference:
+        See, Liu and Manning (2017), "Get To The Point: Summarization with Pointer-Generator Networks", arXiv:1704.04368.
+    """
+
+    def call(self, arguments: list) -> Any:
+        """Return the log-probabilities, float32, shape (batch, time, vocab_size)."""
+        logits, shares, gate = (ops.cast(part, "float32") for part in arguments[:3])
+        copied = ops.matmul(shares, ops.one_hot(ops.cast(arguments[3], "int32"), logits.shape[-1], dtype="float32"))
+        drawn = ops.log_softmax(logits) - ops.softplus(gate)
+        return ops.logaddexp(drawn, ops.log(copied + 1e-9) - ops.softplus(-gate))
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Return (batch, time, vocab_size)."""
+        return tuple(input_shape[0])
+
+
+@keras.saving.register_keras_serializable(package="slm_helpers")
 class ChoiceOfPlaces(keras.layers.Layer):
     """[scores, none, word_ends] -> scores of every start and every end, place 0 for none at all: float32, (batch, 2, 1 + words).
 
