@@ -337,7 +337,12 @@ class CopyScores(keras.layers.Layer):
     def call(self, arguments: list) -> Any:
         """Return the log-probabilities, float32, shape (batch, time, vocab_size)."""
         logits, shares, gate = (ops.cast(part, "float32") for part in arguments[:3])
-        copied = ops.matmul(shares, ops.one_hot(ops.cast(arguments[3], "int32"), logits.shape[-1], dtype="float32"))
+        batch, time, vocab_size = ops.shape(shares)[0], ops.shape(shares)[1], logits.shape[-1]
+        # Summed where they belong: as a product with the source's tokens, each a row of the vocabulary, it takes a gigabyte in a beam.
+        rows = ops.reshape(ops.arange(batch * time, dtype="int32"), (batch, time, 1)) * vocab_size
+        places = ops.reshape(rows + ops.cast(arguments[3], "int32")[:, None, :], (-1,))
+        copied = ops.segment_sum(ops.reshape(shares, (-1,)), places, num_segments=batch * time * vocab_size)
+        copied = ops.reshape(copied, (batch, time, vocab_size))
         drawn = ops.log_softmax(logits) - ops.softplus(gate)
         return ops.logaddexp(drawn, ops.log(copied + 1e-9) - ops.softplus(-gate))
 
