@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-_TASKS = ("classify", "tag", "answer", "translate", "write", "trace", "command", "listen", "lm")
+_TASKS = ("classify", "tag", "answer", "ask", "translate", "write", "trace", "command", "listen", "lm")
 # Options that name a file's columns.
 _COLUMNS = (
     *("text", "label", "tokens", "tags", "intent", "sound", "context", "question", "answer", "answer_start"),
@@ -251,7 +251,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from slm_helpers.tasks.run import finetune, starts_from_base
+    from slm_helpers.tasks.run import finetune, goes_on, starts_from_base
 
     base = options.base or ("slm-base-en" if starts_from_base(options.task) else "none")
     result = finetune(
@@ -260,7 +260,7 @@ def _finetune(options: argparse.Namespace) -> int:
         valid=options.valid,
         test=options.test,
         out=options.out,
-        base=None if base == "none" else _open_model(base, task=None if options.task in ("translate", "answer") else "lm"),
+        base=None if base == "none" else _open_model(base, task=None if goes_on(options.task) else "lm"),
         seed=options.seed,
         changes={name: value for name in _SETTINGS if (value := getattr(options, name)) is not None},
         ngrams=not options.no_ngrams,

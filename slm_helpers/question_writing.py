@@ -1,20 +1,17 @@
-"""Questions written from a passage, for an answer that stands in it: by templates, and by a language model taught with examples."""
+"""Questions on a passage without a network: the sentence of an answer, a question made of it by a template, answers to ask for.
+
+What a network learns to ask is in `slm_helpers.tasks.ask`.
+"""
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Any
 
-from slm_helpers.backend import keras
-from slm_helpers.finetune import Examples, FinetuneConfig, fit_examples
-from slm_helpers.generation import TextGenerator
-from slm_helpers.models import SavedModel, build_language_model, shared_shape, start_from
 from slm_helpers.words import SMALL_WORDS, split_words
 
 import numpy as np
-import pandas as pd
 
-DEFAULT = FinetuneConfig(epochs=4, batch_size=16, learning_rate=1e-3, layer_decay=1.0, patience=2)
-MAX_QUESTION_TOKENS = 40
+MAX_WORDS = 128  # of a sentence, or of a context without an answer, that a question is asked of
 _MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
 _DAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _PLACE_WORDS = {"in", "at", "near", "from", "on", "to"}
@@ -83,65 +80,29 @@ def candidate_answers(context: str, *, num_answers: int = 5, max_words: int = 4)
     return best[:num_answers]
 
 
-def train_question_writer(frame: pd.DataFrame, *, base: SavedModel, config: FinetuneConfig = DEFAULT) -> tuple[SavedModel, pd.DataFrame]:
-    """Teach a language model to write questions: it goes on reading after a sentence and its answer, and learns the question alone.
+def asked_sentence(row: Mapping[str, Any]) -> str:
+    """Return what a question is asked of: the sentence in which the answer stands or, without an answer, the whole context.
+
+    Of more than MAX_WORDS words those around the answer are taken, or the first.
 
     Args:
-        frame: Columns context, question, answer, answer_start and split. Rows without an answer are left out, but if no row has
-            one, questions are written from the context alone.
-        base: A language model.
-        config: Settings of the training.
-
-    Returns:
-        A language model of its own, and the history of its training.
-
-    Reference:
-        Du, Shao and Cardie (2017), "Learning to Ask: Neural Question Generation for Reading Comprehension", arXiv:1705.00106.
+        row: With context, answer ("" for none) and answer_start, its first character in the context.
     """
-    answered = frame[frame["answer"] != ""] if (frame["answer"] != "").any() else frame
-    if not (answered["split"] == "train").any():
-        raise ValueError("train has no question with an answer to learn from.")
-    keras.utils.set_random_seed(config.seed)
-    model = build_language_model(**shared_shape(base.model), dropout=0.2)
-    start_from(model, base.model)
-    parts = {split: _examples(base, rows) for split, rows in answered.groupby("split") if split in ("train", "valid")}
-    history = fit_examples(model, parts["train"], parts.get("valid"), config=config)
-    return replace(base, model=model, folder=None), history
-
-
-def write_questions(saved: SavedModel, rows: Sequence[dict]) -> list[str]:
-    """Return a question for each row with context, answer ("" for none) and answer_start: always the likeliest next token, to the end."""
-    writer = TextGenerator(saved.model, saved.tokenizer)
-    found = []
-    for row in rows:
-        text = writer.generate(_prompt(row), max_tokens=MAX_QUESTION_TOKENS, temperature=0.0, stop="\n", no_repeat_ngram=4).samples[0]
-        found.append(" ".join(text.split()))
-    return found
-
-
-def asked_sentence(row: dict) -> str:
-    """Return the sentence that a question is asked of: the one in which the answer stands or, without an answer, the context."""
     if not row["answer"]:
-        return row["context"]
+        return _words_around(row["context"], 0, 0)
     start = int(row["answer_start"])
-    return sentence_of(row["context"], start, start + len(row["answer"]))[0]
+    sentence, begin = sentence_of(row["context"], start, start + len(row["answer"]))
+    return _words_around(sentence, start - begin, start - begin + len(row["answer"]))
 
 
-def _prompt(row: dict) -> str:
-    answer = f"Answer: {row['answer']}\n" if row["answer"] else ""
-    return f"{' '.join(asked_sentence(row).split())}\n{answer}Question:"
-
-
-def _examples(base: SavedModel, frame: pd.DataFrame) -> Examples:
-    """Return token ids and, at each place, the next token if it belongs to the question."""
-    inputs, targets = [], []
-    for row in frame.to_dict("records"):
-        prompt = np.concatenate([[base.tokenizer.end_id], base.tokenizer.encode(_prompt(row))])
-        written = base.tokenizer.encode(f" {row['question']}\n")
-        ids = np.concatenate([prompt, written])
-        inputs.append(ids[:-1].astype("int32"))
-        targets.append(np.where(np.arange(1, len(ids)) >= len(prompt), ids[1:], -1))
-    return Examples({"token_ids": inputs}, targets, along="token_ids")
+def _words_around(text: str, start: int, end: int) -> str:
+    """Return MAX_WORDS words of a text, or all, with the characters from `start` to `end` in their middle."""
+    places = split_words(text).places
+    if len(places) <= MAX_WORDS:
+        return text
+    middle = int(np.searchsorted(places[:, 0], (start + end) / 2))
+    first = min(max(0, middle - MAX_WORDS // 2), len(places) - MAX_WORDS)
+    return text[places[first, 0] : places[first + MAX_WORDS - 1, 1]]
 
 
 def _question_word(answer: str, before: str) -> str:

@@ -34,7 +34,7 @@ LEVELS = {
     "question_baselines": 1,
     "tracing": 0,
     "tracing_baselines": 1,
-    "question_writing": 10,
+    "question_writing": 1,
     "translation_baselines": 1,
     "translation_scores": 1,
     "baselines": 7,

@@ -3,18 +3,15 @@
 import csv
 import json
 
-from slm_helpers import question_writing
 from slm_helpers.cli import main
 from slm_helpers.data import load_dataset
 from slm_helpers.evaluation import auc, auc_difference_interval, auc_interval
 from slm_helpers.finetune import FinetuneConfig
 from slm_helpers.heads import build_tracer
-from slm_helpers.models import SavedModel, build_language_model, load_model
-from slm_helpers.question_writing import candidate_answers, template_question
+from slm_helpers.models import SavedModel, load_model
 from slm_helpers.simulation import practise, simulate_students
-from slm_helpers.tasks import public_questions, public_tracing, trace
+from slm_helpers.tasks import public_tracing, trace
 from slm_helpers.tasks.run import load_parts
-from slm_helpers.tokenizers import train_bpe_tokenizer
 from slm_helpers.tracing import NUM_FEATURES, Learner, find_twin_skills, join_twin_skills, order_attempts
 from slm_helpers.tracing_baselines import BayesianTracing, CountRegression, OverallRate, SkillRates
 
@@ -404,90 +401,3 @@ def test_a_public_set_is_measured_once_beside_its_baselines(monkeypatch):
         assert gain == pytest.approx(scores[public_tracing.MODEL]["auc"] - scores[model]["auc"])
     known = {(about["model"], str(about["seed"])) for _, about in found}
     assert list(public_tracing.measure_tracing("tiny", known=known, **options)) == []
-
-
-# Questions
-
-
-CONTEXT = "The mill stands by the Orr. In 1284 the monks of Wendle built a wooden bridge. It had 12 arches. Mr Finch mends it."
-
-
-@pytest.mark.parametrize(
-    ("answer", "question"),
-    [
-        ("The mill", "What stands by the Orr?"),
-        ("1284", "When the monks of Wendle built a wooden bridge?"),
-        ("a wooden bridge", "In 1284 the monks of Wendle built what?"),
-        ("12 arches", "It had how many arches?"),
-        ("Mr Finch", "Who mends it?"),
-    ],
-)
-def test_a_template_puts_a_question_word_in_the_answers_place(answer, question):
-    assert template_question(CONTEXT, answer, CONTEXT.index(answer)) == question
-
-
-def test_a_template_wants_the_answer_at_its_place():
-    with pytest.raises(ValueError, match="'mill' does not stand at character 0"):
-        template_question(CONTEXT, "mill", 0)
-    with pytest.raises(ValueError, match="does not stand"):
-        template_question(CONTEXT, "", 0)
-
-
-def test_answers_worth_asking_for_are_numbers_then_names():
-    found = candidate_answers(CONTEXT, num_answers=4)
-    assert [answer for answer, _ in found[:2]] == ["1284", "12"]
-    assert {"Orr", "Wendle"} & {answer for answer, _ in found}
-    assert all(CONTEXT[start : start + len(answer)] == answer for answer, start in found)
-
-
-def test_the_writer_learns_the_question_alone():
-    text = [f"The {a} cat sat on the {b} mat. It was {c}." for a in ("old", "big") for b in ("red", "new") for c in ("late", "dark")]
-    rows = [{"context": t, "question": "What sat there?", "answer": "cat", "answer_start": t.index("cat"), "split": "train"} for t in text]
-    tokenizer = train_bpe_tokenizer([*text, "Answer: Question: What sat there?\n"], vocab_size=300)
-    keras.utils.set_random_seed(0)
-    base = SavedModel(model=build_language_model(tokenizer.vocab_size, units=16, embedding_dim=16), tokenizer=tokenizer)
-    before = [w.copy() for w in base.model.get_weights()]
-    examples = question_writing._examples(base, pd.DataFrame(rows))
-    for ids, targets in zip(examples.inputs["token_ids"], examples.targets, strict=True):
-        counted = targets >= 0
-        assert tokenizer.decode(targets[counted]) == " What sat there?\n" and not counted[: counted.argmax()].any()
-        np.testing.assert_array_equal(ids[1:][counted[:-1]], targets[counted][:-1])
-    writer, _ = question_writing.train_question_writer(
-        pd.DataFrame(rows), base=base, config=FinetuneConfig(epochs=40, batch_size=8, learning_rate=2e-2)
-    )
-    assert question_writing.write_questions(writer, rows[:2]) == ["What sat there?"] * 2
-    assert all((a == b).all() for a, b in zip(before, base.model.get_weights(), strict=True)), "the base was changed"
-
-
-def test_questions_are_measured_once_on_passages_and_on_sentences(monkeypatch):
-    rows = [
-        {
-            "context": f"It rained. The {animal} sat on the {thing}.",
-            "question": f"What did the {animal} sit on?",
-            "answer": thing,
-            "split": split,
-        }
-        for split, number in (("train", 4), ("valid", 1), ("test", 2))
-        for animal, thing in list(zip(("cat", "owl", "dog", "hen"), ("mat", "wall", "bed", "box"), strict=True))[:number]
-    ]
-    passages = pd.DataFrame(rows).assign(answer_start=[row["context"].rindex(row["answer"]) for row in rows])
-    unanswered = passages.tail(1).assign(answer="", answer_start=-1)
-    sets = {
-        "tales": pd.concat([passages, unanswered], ignore_index=True),
-        "pairs": passages.rename(columns={"context": "source", "question": "target"})[["source", "target", "split"]],
-    }
-    monkeypatch.setattr(public_questions, "load_dataset", sets.__getitem__)
-    options = {"seeds": (1,), "changes": {"epochs": 1}}
-    for name, baselines in {
-        "tales_questions": ["the sentence", "nearest question", "template"],
-        "pairs": ["the sentence", "nearest question"],
-    }.items():
-        found = list(public_questions.measure_questions(name, known=set(), **options))
-        assert [about["model"] for _, about in found] == [*baselines, public_questions.BASE]
-        values = {about["model"]: scores.set_index("metric")["value"] for scores, about in found}
-        assert values["nearest question"]["chrf"] == pytest.approx(100)  # train has the same animals
-        assert all(
-            0 <= score["bleu"] < 100.1 and about["train_rows"] == 4 for score, (_, about) in zip(values.values(), found, strict=True)
-        )
-        known = {(about["model"], str(about["seed"])) for _, about in found}
-        assert list(public_questions.measure_questions(name, known=known, **options)) == []

@@ -22,6 +22,7 @@ import pandas as pd
 
 COLUMNS = ("context", "question", "answer", "answer_start")
 PREDICT_COLUMNS = ("context", "question")
+GOES_ON = True  # from an earlier model of this task too
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base
 DEFAULT = FinetuneConfig(epochs=20, batch_size=16, learning_rate=2e-3, layer_decay=0.85, patience=5)
 _MAX_KEPT = 800_000  # tokens of passages whose states are kept in training, some 1.5 kB each

@@ -73,8 +73,8 @@ RUNS = {
     "atis": PublicRun(task="command", seeds=(42,), changes={"epochs": 12, "max_seconds": 1080.0}),
     "e2e_nlg": PublicRun(task="write", seeds=(42,), changes={"epochs": 6, "batch_size": 16, "max_seconds": 1080.0}),
     "webnlg": PublicRun(task="write", seeds=(42,), changes={"epochs": 3, "batch_size": 32, "max_seconds": 1080.0}),
-    "squad_question_generation": PublicRun(task="ask", seeds=(42,), changes={"max_seconds": 540.0}),
-    "fairytaleqa_questions": PublicRun(task="ask", seeds=(42,), changes={"max_seconds": 540.0}),
+    "squad_question_generation": PublicRun(task="ask", seeds=(42,), changes={"epochs": 10, "max_seconds": 1080.0}),
+    "fairytaleqa_questions": PublicRun(task="ask", seeds=(42,), changes={"max_seconds": 1080.0}),
     "spoken_digits": PublicRun(task="listen", changes={"epochs": 30}),
     "spoken_digits_speakers": PublicRun(task="listen", seeds=(42,), changes={"epochs": 20}),  # each left out in turn
 }

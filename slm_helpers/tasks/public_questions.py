@@ -7,7 +7,8 @@ from typing import Any
 
 from slm_helpers.data import load_dataset
 from slm_helpers.models import load_pretrained
-from slm_helpers.question_writing import DEFAULT, asked_sentence, template_question, train_question_writer, write_questions
+from slm_helpers.question_writing import asked_sentence, template_question
+from slm_helpers.tasks import ask
 from slm_helpers.tasks.common import size_of
 from slm_helpers.translation_baselines import NearestSentence
 from slm_helpers.translation_scores import translation_table
@@ -64,8 +65,7 @@ def measure_questions(
         if (BASE, str(seed)) in known:
             continue
         started = time.perf_counter()
-        saved, _ = train_question_writer(
-            frame[frame["split"] != "test"], base=load_pretrained(BASE), config=replace(DEFAULT, seed=seed, **changes)
-        )
+        config = replace(ask.DEFAULT, seed=seed, **changes)
+        saved, _ = ask.train(frame[frame["split"] != "test"], base=load_pretrained(BASE), config=config)
         more = {"model": BASE, "seed": seed, "train_seconds": time.perf_counter() - started} | size_of(saved)
-        yield translation_table(wanted, write_questions(saved, test)), about | more
+        yield translation_table(wanted, [row["prediction"] for row in ask.predict(saved, test)]), about | more

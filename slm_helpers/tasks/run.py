@@ -25,7 +25,7 @@ from slm_helpers.tasks.common import Evaluation
 import numpy as np
 import pandas as pd
 
-TASKS = ("classify", "tag", "answer", "translate", "write", "trace", "command", "listen", "lm")
+TASKS = ("classify", "tag", "answer", "ask", "translate", "write", "trace", "command", "listen", "lm")
 _CHUNK = 1024  # rows predicted together
 _OUTPUTS = (".csv", ".tsv", ".jsonl")
 
@@ -115,8 +115,7 @@ def evaluate(folder: str | Path, test: str, *, columns: dict[str, str] | None = 
     """Score a model folder on a file or the test part of a named set: what `slm evaluate --json` prints, tables as lists of rows."""
     saved = _open(folder)
     module = task_module(saved.task)
-    frame = load_dataset(test, split="test", encoding=encoding, **_for_task(saved.task, columns))
-    _check_columns(frame, saved.task, test)
+    frame = _with_columns(load_dataset(test, split="test", encoding=encoding, **_for_task(saved.task, columns)), saved.task, test)
     started = time.perf_counter()
     try:
         scores = module.evaluate(saved, frame)
@@ -232,13 +231,17 @@ def load_parts(
             keys, share = frame.loc[rows, "student"], 0.1
         labels = next((frame.loc[rows, name] for name in ("label", "intent") if name in frame), None)
         frame.loc[rows, "split"] = make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact="student" in frame, seed=seed)
-    _check_columns(frame, task, train[0])
-    return frame
+    return _with_columns(frame, task, train[0])
 
 
 def starts_from_base(task: str) -> bool:
     """Whether the task starts from a language model unless told not to."""
     return getattr(task_module(task), "STARTS_FROM_BASE", True)
+
+
+def goes_on(task: str) -> bool:
+    """Whether the task may start from an earlier model of its own as well; its `train` says which."""
+    return getattr(task_module(task), "GOES_ON", False)
 
 
 def metrics_of(scores: Evaluation) -> dict[str, dict[str, float]]:
@@ -258,15 +261,18 @@ def _open(folder: str | Path) -> SavedModel:
     return load_model(folder)
 
 
-def _check_columns(frame: pd.DataFrame, task: str, source: str) -> None:
-    """Raise if rows that were read from `source` lack a column that the task learns from or is scored on."""
-    needed = task_module(task).COLUMNS
-    missing = [name for name in needed if name not in frame and name not in OPTIONAL]
+def _with_columns(frame: pd.DataFrame, task: str, source: str) -> pd.DataFrame:
+    """Return rows that were read from `source` with all columns that the task learns from; raise if one is missing that it needs."""
+    module = task_module(task)
+    missing = [name for name in module.COLUMNS if name not in frame and name not in OPTIONAL]
+    filled = {name: value for name, value in getattr(module, "OPTIONAL", {}).items() if name in missing}
+    missing = [name for name in missing if name not in filled]
     if missing:
         raise ValueError(
-            f"{source}: the task {task} needs the columns {', '.join(needed)}, but {missing[0]} is missing. "
+            f"{source}: the task {task} needs the columns {', '.join(module.COLUMNS)}, but {missing[0]} is missing. "
             f"Say which column holds it, e.g. --{missing[0].replace('_', '-')} NAME."
         )
+    return frame.assign(**filled)
 
 
 def _for_task(task: str, columns: dict[str, str] | None, *, names: Sequence[str] | None = None) -> dict[str, str]:

@@ -24,6 +24,7 @@ import pandas as pd
 COLUMNS = ("source", "target", "target_language")
 PREDICT_COLUMNS = ("source", "target_language")
 STARTS_FROM_BASE = False  # a vocabulary for one language cuts another one to pieces
+GOES_ON = True  # from an earlier model of this task too
 MAX_TOKENS = 256  # of a sentence; a longer text is cut into its sentences
 DEFAULT = TrainConfig(epochs=24, batch_size=64, learning_rate=3e-3, schedule="cosine", warmup_steps=40, precision="auto")
 _MIN_STEPS = 1000  # where pairs are few, batches are smaller (16 pairs at least), so that about so many steps are made
