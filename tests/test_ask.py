@@ -205,6 +205,16 @@ def test_it_asks_what_it_was_taught_to_ask(toy):
     assert ask.predict(saved, []) == []
 
 
+def test_what_is_taught_often_is_asked_word_for_word():
+    text = [f"The {a} cat sat on the {b} mat. It was {c}." for a in ("old", "big") for b in ("red", "new") for c in ("late", "dark")]
+    rows = [{"context": t, "question": "What sat there?", "answer": "cat", "answer_start": t.index("cat"), "split": "train"} for t in text]
+    tokenizer = train_bpe_tokenizer([*text, "Answer: Question: What sat there?\n"], vocab_size=300)
+    keras.utils.set_random_seed(0)
+    base = SavedModel(model=build_language_model(tokenizer.vocab_size, units=16, embedding_dim=16), tokenizer=tokenizer)
+    saved, _ = ask.train(pd.DataFrame(rows), base=base, config=FinetuneConfig(epochs=40, batch_size=8, learning_rate=2e-2))
+    assert [row["prediction"] for row in ask.predict(saved, rows[:2])] == ["What sat there?"] * 2
+
+
 def test_of_several_questions_one_that_does_not_give_its_answer_away_is_taken():
     assert ask.gives_away("Did the Cat sit?", "the cat") and not ask.gives_away("Who sat?", "the cat") and not ask.gives_away("Who?", "")
     texts = ["", "Did the cat sit?", "Who sat?", "Who was it?"]
