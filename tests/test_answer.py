@@ -153,6 +153,8 @@ def test_an_answer_is_found_at_its_place_or_the_nearest_one():
     assert reading.find_answer(context, "one", 14) == 16
     assert reading.find_answer(context, "one", -1) == 0
     assert reading.find_answer(context, "three", 3) == -1
+    assert reading.find_answer("In 1284, 12 monks came.", "12", -1) == 9  # not the piece of a year
+    assert reading.find_answer("In 1284 they came.", "12", -1) == 3  # but that, where there is no other
 
 
 def test_pieces_of_a_long_passage_hold_every_word_and_every_short_span():

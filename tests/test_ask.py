@@ -251,11 +251,11 @@ def test_without_any_answer_it_asks_of_the_whole_context(toy):
 
 def test_rows_that_cannot_be_asked_of_are_named(toy):
     saved, base, frame = toy
-    with pytest.raises(ValueError, match=r"'The mill stands by the Orr\. In 1284 the '\.\.\. has no answer"):
+    with pytest.raises(ValueError, match=r"Row 1: 'The mill stands by the Orr\. In 1284 the '\.\.\. has no answer"):
         ask.predict(saved, [{"context": CONTEXT}])
-    with pytest.raises(ValueError, match="A context is empty"):
+    with pytest.raises(ValueError, match="Row 1: the context is empty"):
         ask.predict(saved, [{"context": " ", "answer": "x"}])
-    with pytest.raises(ValueError, match="The answer 'the sea' does not stand in its context"):
+    with pytest.raises(ValueError, match="the answer 'the sea' does not stand in its context"):
         ask.predict(saved, [{"context": CONTEXT, "answer": "the sea", "answer_start": 4}])
     assert ask.predict(saved, [{"context": CONTEXT, "answer": "12", "answer_start": "3"}])
     some = frame.copy()
@@ -297,7 +297,7 @@ def test_the_commands_train_score_and_ask(tmp_path, capsys):
     (tmp_path / "out.csv").unlink()
     new.assign(answer="the moon").to_csv(tmp_path / "new.csv", index=False)
     code, _, err = run(capsys, "predict", *files, "--input", tmp_path / "new.csv")
-    assert code == 2 and "'the moon' does not stand in its context" in err and not (tmp_path / "out.csv").exists()
+    assert code == 2 and "the answer 'the moon' does not stand in its context" in err and not (tmp_path / "out.csv").exists()
     new[["text"]].to_csv(tmp_path / "new.csv", index=False)
     code, _, err = run(capsys, "predict", *files, "--input", tmp_path / "new.csv")
     assert code == 2 and "has no answer, but this model asks for an answer" in err

@@ -163,10 +163,14 @@ def piece_bounds(num_words: int) -> list[tuple[int, int]]:
 
 
 def find_answer(context: str, answer: str, start: int) -> int:
-    """Return where an answer stands in its passage: at `start` if it does, else the nearest place (the first for -1), or -1."""
+    """Return where an answer stands in its passage: at `start` if it does, else the nearest place (the first for -1), or -1.
+
+    Places where it is a piece of a longer word ("12" in "1284") count only if there is no other.
+    """
     if start >= 0 and context.startswith(answer, start):
         return start
-    places = [match.start() for match in re.finditer(re.escape(answer), context)]
+    whole = rf"(?<!\w){re.escape(answer)}(?!\w)"
+    places = next((found for each in (whole, re.escape(answer)) if (found := [m.start() for m in re.finditer(each, context)])), [])
     return min(places, key=lambda place: abs(place - start) if start >= 0 else place) if places else -1
 
 
