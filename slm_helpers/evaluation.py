@@ -10,6 +10,8 @@ from slm_helpers.checks import check_positive
 import numpy as np
 import pandas as pd
 
+_BLOCK = 1 << 18  # scores looked at together: two MB
+
 
 def loss_nats(logits: np.ndarray, targets: np.ndarray, *, mask: np.ndarray | None = None) -> float:
     """Return the mean cross-entropy in nats per predicted token.
@@ -28,14 +30,26 @@ def loss_nats(logits: np.ndarray, targets: np.ndarray, *, mask: np.ndarray | Non
     return float((losses * mask).sum() / mask.sum())
 
 
-def token_losses(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the cross-entropy of each target in nats: logits (..., vocab_size), targets (...), result (...)."""
-    logits, targets = np.asarray(logits, dtype="float64"), np.asarray(targets)
+def token_losses(logits: np.ndarray, targets: np.ndarray, *, temperature: float = 1.0) -> np.ndarray:
+    """Return the cross-entropy of each target in nats, of the logits divided by a temperature.
+
+    Rows are taken in blocks: copies of the logits of many rows under a whole vocabulary would fill the memory.
+
+    Args:
+        logits: Shape (..., vocab_size).
+        targets: Shape (...).
+        temperature: Above 0.
+    """
+    logits, targets = np.asarray(logits), np.asarray(targets)
     if logits.shape[:-1] != targets.shape:
         raise ValueError(f"logits have shape {logits.shape} and targets {targets.shape}, but the targets need shape {logits.shape[:-1]}.")
-    highest = logits.max(axis=-1, keepdims=True)
-    log_total = np.log(np.exp(logits - highest).sum(axis=-1)) + highest[..., 0]
-    return log_total - np.take_along_axis(logits, targets[..., None].astype(int), axis=-1)[..., 0]
+    rows, right = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).astype(int)
+    losses, size = np.empty(len(right)), max(1, _BLOCK // logits.shape[-1])
+    for start in range(0, len(right), size):
+        part = rows[start : start + size].astype("float64")
+        part = (part - part.max(axis=-1, keepdims=True)) / temperature
+        losses[start : start + size] = np.log(np.exp(part).sum(axis=-1)) - part[np.arange(len(part)), right[start : start + size]]
+    return losses.reshape(targets.shape)
 
 
 def perplexity(logits: np.ndarray, targets: np.ndarray) -> float:
@@ -160,13 +174,8 @@ def fit_temperature(scores: np.ndarray, targets: np.ndarray) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    scores, targets = np.asarray(scores, dtype="float64"), np.asarray(targets)
-    scores = scores - scores.max(axis=1, keepdims=True)
-    right = scores[np.arange(len(targets)), targets]
-
     def loss(log_temperature: float) -> float:
-        scale = np.exp(-log_temperature)
-        return float((np.log(np.exp(scores * scale).sum(axis=1)) - right * scale).mean())
+        return float(token_losses(scores, targets, temperature=np.exp(log_temperature)).mean())
 
     # Within a factor of twenty: on few rows that are all right the best temperature would be zero.
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))

@@ -15,7 +15,7 @@ from typing import Any
 
 from slm_helpers.backend import has_bfloat16, keras
 from slm_helpers.checks import check_choice, check_positive
-from slm_helpers.evaluation import fit_temperature
+from slm_helpers.evaluation import fit_temperature, token_losses
 from slm_helpers.progress import ProgressLine
 from slm_helpers.tokenizers import Tokenizer
 from slm_helpers.training import PRECISIONS, SCHEDULES, TrainConfig, _computing_in, _interrupt_after_step, learning_rate_at
@@ -26,7 +26,7 @@ import pandas as pd
 ops = keras.ops
 
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss_nats", "accuracy", "learning_rate", "seconds")
-_MOST_SCORES = 1 << 26  # of valid that are kept at once, half a GB: those of all texts under all words of a vocabulary could be 20
+_MOST_SCORES = 1 << 26  # of valid that are kept at once, a quarter of a GB: of all texts, a vocabulary's could be ten
 _POOL = 16  # batches' worth of rows that are sorted by length before they are cut into batches
 
 
@@ -207,7 +207,7 @@ def fit_examples(
                 scores, targets, weights = _scores_of(model, valid)
                 looks.append(("valid", *_loss_and_accuracy(scores, targets, weights)))
                 # A network that has grown too sure of itself may still be the best one: tasks mend that by a temperature.
-                scaled, _ = _loss_and_accuracy(scores / fit_temperature(scores, targets), targets, weights)
+                scaled, _ = _loss_and_accuracy(scores, targets, weights, temperature=fit_temperature(scores, targets))
                 worse += 1
                 if scaled < best_loss:
                     best_loss, worse, best = scaled, 0, [ops.convert_to_numpy(w).copy() for w in model.weights]
@@ -253,17 +253,18 @@ def measure_examples(model: keras.Model, examples: Examples) -> tuple[float, flo
 def _scores_of(model: keras.Model, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the scores, targets and weights of all targets that count, one row each."""
     outputs = run_rows(model, examples.inputs, along=examples.along)
-    scores = np.concatenate([row.reshape(-1, row.shape[-1]) for row in outputs]).astype("float64")
+    counts = [target.reshape(-1) >= 0 for target in examples.targets]
+    scores = np.concatenate([row.reshape(-1, row.shape[-1])[kept] for row, kept in zip(outputs, counts, strict=True)])
+    counts = np.concatenate(counts)
     targets = np.concatenate([target.reshape(-1) for target in examples.targets])
     weights = np.repeat(examples.weights, [target.size for target in examples.targets])
     if examples.target_weights is not None:
         weights = weights * np.concatenate([row.reshape(-1) for row in examples.target_weights])
-    counts = targets >= 0
-    return scores[counts], targets[counts], weights[counts]
+    return scores, targets[counts], weights[counts]
 
 
-def _loss_and_accuracy(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    losses = -np.log(np.maximum(softmax(scores)[np.arange(len(targets)), targets], 1e-30))
+def _loss_and_accuracy(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, temperature: float = 1.0) -> tuple[float, float]:
+    losses = token_losses(scores, targets, temperature=temperature)
     return float((losses * weights).sum() / weights.sum()), float((scores.argmax(axis=1) == targets).mean())
 
 

@@ -30,8 +30,19 @@ def test_losses_equal_those_worked_out_by_hand():
     # Softmax of log 1, log 2, log 5 is 1/8, 2/8, 5/8, and adding a constant to the scores changes nothing.
     logits = np.log([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]) + np.array([[0.0], [1000.0]])
     np.testing.assert_allclose(token_losses(logits, np.array([0, 2])), [np.log(8), np.log(8 / 5)])
+    # At temperature 1/2 the odds are 1 : 4 : 25.
+    np.testing.assert_allclose(token_losses(logits, np.array([0, 2]), temperature=0.5), [np.log(30), np.log(30 / 25)])
     assert loss_nats(logits, np.array([0, 2])) == pytest.approx((np.log(8) + np.log(8 / 5)) / 2)
     assert perplexity(logits, np.array([0, 2])) == pytest.approx(8 / np.sqrt(5))
+
+
+def test_losses_of_more_rows_than_a_block_holds_are_those_of_each_row():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(9, 40, 1000)).astype("float32"), rng.integers(0, 1000, (9, 40))
+    each = [
+        [token_losses(row, target) for row, target in zip(rows, right, strict=True)] for rows, right in zip(logits, targets, strict=True)
+    ]
+    np.testing.assert_allclose(token_losses(logits, targets), each)
 
 
 def test_extreme_logits_stay_finite():
