@@ -206,8 +206,10 @@ def test_every_pair_stands_once_in_an_epoch_and_batches_have_like_numbers_of_tar
         for index in range(len(batches)):
             source_ids, target_ids, weights, places, flat = batches.batch(epoch, index)
             sizes.append(int(weights.sum()))
-            assert len(weights) == len(places) == len(flat) and (target_ids[:, 0] == END).all()
+            assert len(weights) == len(places) == len(flat)
             rows = np.split(flat[: sizes[-1]], np.flatnonzero(flat[: sizes[-1]] == END) + 1)[:-1]
+            assert (target_ids[: len(rows), 0] == END).all() and not target_ids[len(rows) :].any()
+            assert all(size % 4 == 0 for size in (*source_ids.shape, *target_ids.shape))  # few different shapes
             for source, target, read in zip(source_ids, rows, target_ids, strict=False):
                 assert read[1 : len(target)].tolist() == target[:-1].tolist()
                 found.append((tuple(source[source > 0]), tuple(target)))
