@@ -18,6 +18,7 @@ _ONES = "zero one two three four five six seven eight nine ten eleven twelve thi
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 NUMBERS = {word: number for number, word in enumerate(_ONES.split())} | {word: 10 * n for n, word in enumerate(_TENS.split(), 2)}
 _UNITS = {"hour": 3600, "minute": 60, "second": 1, "day": 86400}
+_STATES = {"on": "on", "off": "off", "out": "off"}
 # What an action cannot do without, and the question that asks for it.
 NEEDED = {
     "set_timer": ("duration", "For how many minutes?"),
@@ -87,7 +88,10 @@ class Assistant:
         if self._open is not None:
             return self._answer(" ".join(words), 1.0)
         intent, tags, confidence = command.read_commands(self.commander, [" ".join(words)])[0]
-        slots = {slot["slot"]: slot["text"] for slot in command.slots_of(words, tags)}
+        slots: dict[str, str] = {}
+        for slot in command.slots_of(words, tags):
+            name, said = slot["slot"], slot["text"]
+            slots[name] = f"{slots[name]} and {said}" if name in slots else said  # "milk and eggs" are two items
         if confidence < self.min_confidence:
             return Action(" ".join(words), intent, slots, confidence, False, "I am not sure what you mean. Please say it another way.")
         return self._act(" ".join(words), intent, slots, confidence)
@@ -191,12 +195,14 @@ def _set_alarm(home: Home, slots: dict[str, str]) -> str:
 
 def _control_lights(home: Home, slots: dict[str, str]) -> str:
     place = _where(slots)
-    home.lights[place] = slots.get("color") or slots.get("level") or ("on" if home.lights.get(place, "off") == "off" else "off")
+    turned = "on" if home.lights.get(place, "off") == "off" else "off"  # "it is too dark in here" does not say which
+    light = slots.get("color") or slots.get("level") or _STATES.get(slots.get("state", ""), turned)
+    home.lights |= dict.fromkeys([*home.lights, place] if place == "house" else [place], light)
     return f"Light, {place}: {home.lights[place]}."
 
 
 def _set_temperature(home: Home, slots: dict[str, str]) -> str:
-    home.heating[_where(slots)] = slots.get("temperature", "changed")
+    home.heating[_where(slots)] = slots.get("temperature") or _STATES.get(slots.get("state", ""), "changed")
     return f"Heating, {_where(slots)}: {home.heating[_where(slots)]}."
 
 

@@ -236,6 +236,26 @@ def test_a_command_changes_the_home_and_a_missing_detail_is_asked_for(toy, monke
     assert not unsure.done and "another way" in unsure.reply and assistant.home.timers == [600, 420]
 
 
+def test_a_light_is_switched_as_said_and_both_of_two_items_are_kept(toy, monkeypatch):
+    tags = {
+        "hall light off": ("control_lights", ["B-room", "O", "B-state"]),
+        "lights out": ("control_lights", ["O", "B-state"]),
+        "hall light on": ("control_lights", ["B-room", "O", "B-state"]),
+        "too dark in here": ("control_lights", ["O"] * 4),
+        "heating off": ("set_temperature", ["O", "B-state"]),
+        "write down milk and eggs": ("add_to_list", ["O", "O", "B-item", "O", "B-item"]),
+    }
+    monkeypatch.setattr(command, "read_commands", lambda saved, texts: [(*tags[texts[0]], 0.9)])
+    assistant, lights = Assistant(toy[1]), []
+    for text in tags:
+        assert assistant.read(text).done
+        lights.append(dict(assistant.home.lights))
+    assert lights[0] == {"hall": "off"}  # it was not on: what is said counts
+    assert lights[1] == {"hall": "off", "house": "off"} and lights[2] == {"hall": "on", "house": "off"}
+    assert lights[3] == {"hall": "on", "house": "on"}  # no place named: all of them
+    assert assistant.home.heating == {"house": "off"} and assistant.home.lists == {"shopping": ["milk and eggs"]}
+
+
 def test_the_assistant_refuses_wrong_models_and_empty_words(toy):
     with pytest.raises(ValueError, match="'command' is needed"):
         Assistant(SavedModel(toy[1].model, task="tag"))
