@@ -295,9 +295,10 @@ def test_the_commands_train_score_and_ask(tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert code == 0 and [row["answer"] for row in rows] == new["answer"].tolist() and all(row["prediction"] for row in rows), err
     (tmp_path / "out.csv").unlink()
-    new.assign(answer="the moon").to_csv(tmp_path / "new.csv", index=False)
+    new.assign(answer=[*new["answer"][:-1], "the moon"]).to_csv(tmp_path / "new.csv", index=False)
     code, _, err = run(capsys, "predict", *files, "--input", tmp_path / "new.csv")
-    assert code == 2 and "the answer 'the moon' does not stand in its context" in err and not (tmp_path / "out.csv").exists()
+    assert code == 2 and f"new.csv, line {len(new) + 1}: the answer 'the moon' does not stand" in err
+    assert not (tmp_path / "out.csv").exists()
     new[["text"]].to_csv(tmp_path / "new.csv", index=False)
     code, _, err = run(capsys, "predict", *files, "--input", tmp_path / "new.csv")
     assert code == 2 and "has no answer, but this model asks for an answer" in err

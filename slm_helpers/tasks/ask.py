@@ -154,7 +154,7 @@ def predict(
         ValueError: If an answer is missing or does not stand in its context, or the model asks of whole contexts and one is given.
     """
     tokenizer = saved.tokenizer
-    prompts = [_prompt(_checked(row, saved.settings["answers"], number)) for number, row in enumerate(rows, 1)]
+    prompts = [_prompt(_checked(row, saved.settings["answers"], row.get("where") or f"Row {number}")) for number, row in enumerate(rows, 1)]
     sources = [_encode(saved, prompt) for prompt in prompts]
     if not sources:
         return []
@@ -202,20 +202,20 @@ def _usable(frame: pd.DataFrame, answers: bool, name: str) -> list[dict[str, Any
     return kept
 
 
-def _checked(row: dict[str, Any], answers: bool, number: int) -> dict[str, Any]:
-    """Return a row to ask a question of, with the place of its answer; `number` names it in messages."""
+def _checked(row: dict[str, Any], answers: bool, where: str) -> dict[str, Any]:
+    """Return a row to ask a question of, with the place of its answer; `where` names it in messages."""
     answer = row.get("answer", "")
     if not row["context"].strip():
-        raise ValueError(f"Row {number}: the context is empty, so there is nothing to ask of. Leave such rows out.")
+        raise ValueError(f"{where}: the context is empty, so there is nothing to ask of. Leave such rows out.")
     if bool(answer) != answers:
         raise ValueError(
-            f"Row {number}: {row['context'][:40]!r}... {'has an' if answer else 'has no'} answer, but this model asks {_of_what(answers)}. "
+            f"{where}: {row['context'][:40]!r}... {'has an' if answer else 'has no'} answer, but this model asks {_of_what(answers)}. "
             + ("Name the answer that is to be asked for." if answers else "Leave the column answer out.")
         )
     place = _place(row) if answers else -1
     if answers and place < 0:
         raise ValueError(
-            f"Row {number}: the answer {answer[:40]!r} does not stand in its context {row['context'][:40]!r}... Copy it from there."
+            f"{where}: the answer {answer[:40]!r} does not stand in its context {row['context'][:40]!r}... Copy it from there."
         )
     return {"context": row["context"], "answer": answer, "answer_start": place}
 
