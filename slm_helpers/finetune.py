@@ -253,10 +253,10 @@ def measure_examples(model: keras.Model, examples: Examples) -> tuple[float, flo
 def _scores_of(model: keras.Model, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the scores, targets and weights of all targets that count, one row each."""
     outputs = run_rows(model, examples.inputs, along=examples.along)
-    counts = [target.reshape(-1) >= 0 for target in examples.targets]
-    scores = np.concatenate([row.reshape(-1, row.shape[-1])[kept] for row, kept in zip(outputs, counts, strict=True)])
-    counts = np.concatenate(counts)
-    targets = np.concatenate([target.reshape(-1) for target in examples.targets])
+    flat = [target.reshape(-1) for target in examples.targets]
+    scores = np.concatenate([row.reshape(-1, row.shape[-1])[target >= 0] for row, target in zip(outputs, flat, strict=True)])
+    targets = np.concatenate(flat)
+    counts = targets >= 0
     weights = np.repeat(examples.weights, [target.size for target in examples.targets])
     if examples.target_weights is not None:
         weights = weights * np.concatenate([row.reshape(-1) for row in examples.target_weights])

@@ -255,7 +255,7 @@ def test_rows_that_cannot_be_asked_of_are_named(toy):
         ask.predict(saved, [{"context": CONTEXT}])
     with pytest.raises(ValueError, match="Row 1: the context is empty"):
         ask.predict(saved, [{"context": " ", "answer": "x"}])
-    with pytest.raises(ValueError, match="the answer 'the sea' does not stand in its context"):
+    with pytest.raises(ValueError, match="Row 1: the answer 'the sea' does not stand in its context"):
         ask.predict(saved, [{"context": CONTEXT, "answer": "the sea", "answer_start": 4}])
     assert ask.predict(saved, [{"context": CONTEXT, "answer": "12", "answer_start": "3"}])
     some = frame.copy()
@@ -297,7 +297,7 @@ def test_the_commands_train_score_and_ask(tmp_path, capsys):
     (tmp_path / "out.csv").unlink()
     new.assign(answer=[*new["answer"][:-1], "the moon"]).to_csv(tmp_path / "new.csv", index=False)
     code, _, err = run(capsys, "predict", *files, "--input", tmp_path / "new.csv")
-    assert code == 2 and f"new.csv, line {len(new) + 1}: the answer 'the moon' does not stand" in err
+    assert code == 2 and f"new.csv, line {len(new) + 1}: the answer 'the moon' does not stand in its context" in err
     assert not (tmp_path / "out.csv").exists()
     new[["text"]].to_csv(tmp_path / "new.csv", index=False)
     code, _, err = run(capsys, "predict", *files, "--input", tmp_path / "new.csv")

@@ -169,8 +169,9 @@ def find_answer(context: str, answer: str, start: int) -> int:
     """
     if start >= 0 and context.startswith(answer, start):
         return start
-    whole = rf"(?<!\w){re.escape(answer)}(?!\w)"
-    places = next((found for each in (whole, re.escape(answer)) if (found := [m.start() for m in re.finditer(each, context)])), [])
+    piece = re.escape(answer)
+    places = [match.start() for match in re.finditer(rf"(?<!\w){piece}(?!\w)", context)]
+    places = places or [match.start() for match in re.finditer(piece, context)]
     return min(places, key=lambda place: abs(place - start) if start >= 0 else place) if places else -1
 
 

@@ -188,7 +188,7 @@ def predict(
                         f"{problem['where']}, column {problem['column']!r}: {problem['reason']}. Fill it in, or leave such rows "
                         "without a prediction by --keep-bad."
                     )
-                cleaned.append(None if problem else clean | absent | {"where": getattr(row, "where", "")})
+                cleaned.append(None if problem else clean | absent | {"where": row.where})
             found = iter(predict_rows([row for row in cleaned if row is not None]) if any(cleaned) else [])
             for row, clean in zip(chunk, cleaned, strict=True):
                 write(row | (next(found) if clean is not None else {"prediction": "", "confidence": ""}))
