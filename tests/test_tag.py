@@ -159,6 +159,7 @@ def test_words_are_taken_from_their_tokens():
 
 
 def test_spelling_sees_three_characters_at_a_time_and_no_padding():
+    keras.utils.set_random_seed(1)  # of 300 draws of weights, one sees no difference between the two words
     layer = WordSpelling(8, filters=4, size=3)
     words = np.array([[[1, 2, 3, 0, 0, 0], [0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]]], "int32")
     found = numpy(layer(words))
