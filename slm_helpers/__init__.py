@@ -2,7 +2,7 @@
 
 Modules read upwards only: checks, progress, backend < files < data < corpora, public_data, simulation < tokenizers < evaluation,
 baselines < models < training, generation < plots < reports, machine < cli.
-Import what you need from the module that holds it, e.g. `from slm_helpers.data import load_dataset`.
+Import what you need from the module that holds it, e.g. `from slm_helpers.data.loading import load_dataset`.
 """
 
 import os

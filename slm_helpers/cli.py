@@ -151,7 +151,7 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from slm_helpers.reports import REPORTS_DIR, find_pages, run_pages, update_readme
+    from slm_helpers.reports.run_notebooks import REPORTS_DIR, find_pages, run_pages, update_readme
 
     out_dir = options.out or REPORTS_DIR
     pages = find_pages(options.pages)
@@ -169,7 +169,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from slm_helpers.machine import check_machine
+    from slm_helpers.reports.machine import check_machine
 
     rows = check_machine()
     if options.json:
@@ -189,7 +189,7 @@ def _generate(options: argparse.Namespace) -> int:
         raise ValueError(f"--beam-size searches for the likeliest text and draws nothing. Leave out {named}, or --beam-size.")
     started = time.perf_counter()
     saved = _open_model(options.model)
-    from slm_helpers.generation import TextGenerator
+    from slm_helpers.generation.generator import TextGenerator
 
     generator = TextGenerator(saved.model, saved.tokenizer)
     load_seconds = time.perf_counter() - started
@@ -231,13 +231,13 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from slm_helpers.files import read_text
+    from slm_helpers.data.files import read_text
 
     text = sys.stdin.read() if options.text == "-" else read_text(options.text, encoding=options.encoding)
     if not text:
         raise ValueError(f"{options.text}: the file is empty, so there is nothing to score.")
     saved = _open_model(options.model)
-    from slm_helpers.generation import TextGenerator
+    from slm_helpers.generation.generator import TextGenerator
 
     started = time.perf_counter()
     scores = TextGenerator(saved.model, saved.tokenizer).score(text)
@@ -251,7 +251,7 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from slm_helpers.tasks.run import finetune, goes_on, starts_from_base
+    from slm_helpers.tasks.io import finetune, goes_on, starts_from_base
 
     base = options.base or ("slm-base-en" if starts_from_base(options.task) else "none")
     result = finetune(
@@ -271,14 +271,14 @@ def _finetune(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from slm_helpers.tasks.run import evaluate
+    from slm_helpers.tasks.io import evaluate
 
     _print_result(evaluate(_model_folder(options.model), options.test, **_file_options(options)), options)
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from slm_helpers.tasks.run import predict
+    from slm_helpers.tasks.io import predict
 
     result = predict(_model_folder(options.model), options.input, options.output, keep_bad=options.keep_bad, **_file_options(options))
     if options.json:
@@ -312,7 +312,7 @@ def _translate(options: argparse.Namespace) -> int:
         place = f"line {empty[0]} of standard input" if options.text is None and texts else "the text"
         raise ValueError(f"There is nothing to translate: {place} is empty.")
     saved = _open_model(options.model, task="translate", default=("slm-en-es", "11_machine_translation"))
-    from slm_helpers.tasks.translate import translate
+    from slm_helpers.tasks.translation import translate
 
     started = time.perf_counter()
     found = translate(saved, texts, options.to, beam_size=options.beam_size)
@@ -329,7 +329,7 @@ def _translate(options: argparse.Namespace) -> int:
 
 
 def _download(options: argparse.Namespace) -> int:
-    from slm_helpers.public_data import download
+    from slm_helpers.data.public import download
 
     print(download(options.name))
     return 0
@@ -339,7 +339,7 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     """Load a model of a task (None: of any) by folder or pretrained name; without a name, the first of `default`, a pretrained model,
     else what the page of the second has left.
     """
-    from slm_helpers.models import PRETRAINED_DIR, RUNS_DIR, load_model
+    from slm_helpers.models.saved import PRETRAINED_DIR, RUNS_DIR, load_model
 
     candidates = [_model_folder(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
     for folder in candidates:
@@ -355,7 +355,7 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
 
 def _model_folder(name: str) -> Path:
     """Return the folder of the pretrained model of that name, or else the path that was given."""
-    from slm_helpers.models import PRETRAINED_DIR
+    from slm_helpers.models.saved import PRETRAINED_DIR
 
     return PRETRAINED_DIR / name if (PRETRAINED_DIR / name / "config.json").exists() else Path(name)
 

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from slm_helpers.results import COLUMNS, read_results, write_results
+from slm_helpers.data.results import COLUMNS, read_results, write_results
 from tests.benchmarks import generation_speed, keras_training, prediction_speed, results, scaling, time_to_quality, training_speed
 
 import numpy as np
@@ -206,7 +206,7 @@ def test_scaling_counts_the_tokens_it_timed(tmp_path):
 
 
 def test_only_save_writes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("slm_helpers.results.RESULTS_DIR", tmp_path)
+    monkeypatch.setattr("slm_helpers.data.results.RESULTS_DIR", tmp_path)
     rows = [results.median_row("m", "peak_memory_mb", [3.0, 1.0, 2.0])]
     results.report(results.Parser("x", "").parse_args([]), "x", rows)
     assert not list(tmp_path.iterdir()) and re.search(r"peak_memory_mb +2  \[1, 3\]", capsys.readouterr().out)

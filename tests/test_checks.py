@@ -1,4 +1,4 @@
-from slm_helpers.checks import check_choice, check_positive, check_share
+from slm_helpers._checks import check_choice, check_positive, check_share
 
 import numpy as np
 import pytest

@@ -2,10 +2,10 @@ import json
 import warnings
 
 from slm_helpers import cli
-from slm_helpers.generation import TextGenerator
-from slm_helpers.machine import Check
-from slm_helpers.models import build_language_model, load_model, save_model
-from slm_helpers.tokenizers import train_bpe_tokenizer
+from slm_helpers.generation.generator import TextGenerator
+from slm_helpers.models.saved import build_language_model, load_model, save_model
+from slm_helpers.reports.machine import Check
+from slm_helpers.text.tokenizers import train_bpe_tokenizer
 
 import numpy as np
 import pytest
@@ -160,7 +160,7 @@ def test_a_warning_is_one_line_on_stderr_that_shows_no_code(capsys, monkeypatch)
 
 
 def test_without_any_model_the_way_to_one_is_told(capsys, tmp_path, monkeypatch):
-    from slm_helpers import models
+    from slm_helpers.models import saved as models
 
     monkeypatch.setattr(models, "PRETRAINED_DIR", tmp_path / "a")
     monkeypatch.setattr(models, "RUNS_DIR", tmp_path / "b")
@@ -169,7 +169,7 @@ def test_without_any_model_the_way_to_one_is_told(capsys, tmp_path, monkeypatch)
 
 
 def test_check_says_what_to_do_and_exits_1_if_something_is_wrong(capsys, monkeypatch):
-    from slm_helpers import machine
+    from slm_helpers.reports import machine
 
     rows = [Check("cores", True, "2"), Check("disk", False, "0.1 GB free", "Free 1 GB.")]
     monkeypatch.setattr(machine, "check_machine", lambda: rows)
@@ -180,7 +180,7 @@ def test_check_says_what_to_do_and_exits_1_if_something_is_wrong(capsys, monkeyp
 
 
 def test_run_exits_1_and_names_the_failed_page(capsys, monkeypatch, tmp_path):
-    from slm_helpers import reports
+    from slm_helpers.reports import run_notebooks as reports
 
     failed = reports.PageResult("03_x", "t", "s", "failed", 1.0, 1.0, error="cell 4: ValueError: no")
     monkeypatch.setattr(reports, "find_pages", lambda numbers: [tmp_path / "03_x.ipynb"])

@@ -2,8 +2,8 @@
 
 import sys
 
-from slm_helpers import progress
-from slm_helpers.progress import ProgressLine
+from slm_helpers import _progress as progress
+from slm_helpers._progress import ProgressLine
 
 import pytest
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from slm_helpers.words import SMALL_WORDS, Words, split_words
+from slm_helpers.text.words import SMALL_WORDS, Words, split_words
 
 import numpy as np
 import pandas as pd

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm_helpers.backend import keras
-from slm_helpers.finetune import Examples, kept_with, run_rows
-from slm_helpers.heads import make_word_views
-from slm_helpers.tokenizers import Tokenizer
-from slm_helpers.words import Words, overlap_features, split_words
+from slm_helpers._backend import keras
+from slm_helpers.models.taggers import make_word_views
+from slm_helpers.text.tokenizers import Tokenizer
+from slm_helpers.text.words import Words, overlap_features, split_words
+from slm_helpers.training.finetune import Examples, kept_with, run_rows
 
 import numpy as np
 import pandas as pd

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm_helpers.finetune import run_rows
-from slm_helpers.models import SavedModel
-from slm_helpers.question_baselines import SpanBaseline
+from slm_helpers.baselines.extractive_qa import SpanBaseline
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.reading import Reading
-from slm_helpers.tokenizers import Tokenizer
-from slm_helpers.words import split_words
+from slm_helpers.text.tokenizers import Tokenizer
+from slm_helpers.text.words import split_words
+from slm_helpers.training.finetune import run_rows
 
 import numpy as np
 import pandas as pd

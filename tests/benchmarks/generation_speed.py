@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     with model_folder(options) as folder:
         cold = [start_cold(folder) for _ in range(options.cold_rounds)]
         rows = [median_row(f"{folder.name}, fresh process", name, [one[name] for one in cold]) for name in (cold[0] if cold else ())]
-        from slm_helpers.models import load_model
+        from slm_helpers.models.saved import load_model
 
         saved = load_model(folder, task="lm")
         speeds = {}
@@ -68,8 +68,8 @@ def model_folder(options: argparse.Namespace) -> Iterator[Path]:
             raise ValueError(f"{options.model} is no model folder. Name one with --model, or use --random.")
         yield options.model
         return
-    from slm_helpers.backend import keras
-    from slm_helpers.models import build_language_model, save_model
+    from slm_helpers._backend import keras
+    from slm_helpers.models.saved import build_language_model, save_model
 
     keras.utils.set_random_seed(options.seed)
     model = build_language_model(options.vocab_size, embedding_dim=options.embedding_dim, units=options.units)
@@ -80,7 +80,7 @@ def model_folder(options: argparse.Namespace) -> Iterator[Path]:
 
 def make_tokenizer(vocab_size: int, seed: int):
     """Return a BPE tokeniser with exactly `vocab_size` ids, learnt from made-up words."""
-    from slm_helpers.tokenizers import train_bpe_tokenizer
+    from slm_helpers.text.tokenizers import train_bpe_tokenizer
 
     import numpy as np
 
@@ -96,8 +96,8 @@ def measure(
     model: Any, tokenizer: Any, batch_size: int, options: argparse.Namespace, name: str
 ) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
     """Return tokens per second of each way and the rows of one batch size; the ways take turns."""
-    from slm_helpers.generation import TextGenerator
-    from slm_helpers.models import recurrent_layers
+    from slm_helpers.generation.generator import TextGenerator
+    from slm_helpers.models.saved import recurrent_layers
 
     import numpy as np
 

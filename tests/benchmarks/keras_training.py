@@ -8,9 +8,9 @@ import json
 import sys
 import time
 
-from slm_helpers.backend import keras
-from slm_helpers.models import build_language_model
-from slm_helpers.training import TrainConfig, fit_model
+from slm_helpers._backend import keras
+from slm_helpers.models.saved import build_language_model
+from slm_helpers.training.loop import TrainConfig, fit_model
 
 import numpy as np
 

@@ -52,9 +52,9 @@ def make_model(folder: Path, options: argparse.Namespace) -> tuple[Path, int]:
     """Save a classifier that has learned a little from the bundled opinions; returns its folder and number of weights."""
     from dataclasses import replace
 
-    from slm_helpers.data import load_dataset
-    from slm_helpers.models import load_pretrained, save_model
-    from slm_helpers.tasks import classify
+    from slm_helpers.data.loading import load_dataset
+    from slm_helpers.models.saved import load_pretrained, save_model
+    from slm_helpers.tasks import text_classification as classify
 
     frame = load_dataset("sentiment").groupby("split").head(64)
     saved, _ = classify.train(
@@ -68,7 +68,7 @@ def make_model(folder: Path, options: argparse.Namespace) -> tuple[Path, int]:
 
 def write_texts(path: Path, *, num_words: int, num_rows: int) -> Path:
     """Write the words of the bundled opinions, one after the other, as texts of so many words."""
-    from slm_helpers.data import load_dataset
+    from slm_helpers.data.loading import load_dataset
 
     words = cycle(" ".join(load_dataset("sentiment")["text"]).split())
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -80,7 +80,7 @@ def write_texts(path: Path, *, num_words: int, num_rows: int) -> Path:
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """Predict one file."""
-    from slm_helpers.tasks.run import predict
+    from slm_helpers.tasks.io import predict
 
     found = predict(settings["model"], settings["source"], settings["source"].replace(".csv", ".out.csv"))
     return {"rows_per_second": found["rows_per_second"], "peak_memory_mb": peak_memory_mb()}

@@ -62,7 +62,7 @@ def median_row(model: str, metric: str, values: Sequence[float], **columns: Any)
 
 def report(options: argparse.Namespace, task: str, rows: list[dict[str, Any]], *, dataset: str = "synthetic", **facts: Any) -> None:
     """Print the rows of one benchmark, with `facts` in the JSON object, and save them if asked."""
-    from slm_helpers.results import describe_machine, write_results
+    from slm_helpers.data.results import describe_machine, write_results
 
     rows = [{"task": task, "dataset": dataset, "seed": options.seed} | one for one in rows]
     if options.save:
@@ -113,7 +113,7 @@ def peak_memory_mb() -> float:
 
 def readme_table(folder: Path | None = None) -> list[str]:
     """Return the lines of the README's table: a line for each network or way, with those results that README_METRICS names."""
-    from slm_helpers.results import read_results
+    from slm_helpers.data.results import read_results
 
     table = read_results(TABLE, folder=folder)
     lines = ["| benchmark | data | what | result (range) |", "| --- | --- | --- | --- |"]
@@ -134,7 +134,7 @@ def show(value: float) -> str:
 
 def update_readme(readme: Path = REPO_DIR / "README.md", folder: Path | None = None) -> None:
     """Write the table between its marks in the README."""
-    from slm_helpers.reports import write_between
+    from slm_helpers.reports.run_notebooks import write_between
 
     write_between(readme, README_START, README_END, readme_table(folder))
 

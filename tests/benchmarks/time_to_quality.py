@@ -56,9 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
     deadline = started + options.seconds - options.margin
     text = options.text.read_text(encoding="utf-8") if options.text else bundled_text()
     # Keras comes in only now: the options were cheap to check.
-    from slm_helpers.backend import keras
-    from slm_helpers.models import build_language_model
-    from slm_helpers.training import TrainConfig, count_tokens_trained, evaluate_loss, fit_model
+    from slm_helpers._backend import keras
+    from slm_helpers.models.saved import build_language_model
+    from slm_helpers.training.loop import TrainConfig, count_tokens_trained, evaluate_loss, fit_model
 
     train_ids, valid_ids, vocab_size = split_characters(text)
     keras.utils.set_random_seed(options.seed)
@@ -146,7 +146,7 @@ def split_characters(text: str):
 
 def bundled_text() -> str:
     """Return the bundled stories, one after the other."""
-    from slm_helpers.data import load_dataset
+    from slm_helpers.data.loading import load_dataset
 
     return "\n\n".join(load_dataset("stories")["text"])
 

@@ -1,0 +1,307 @@
+"""A small customer service: for each message a reply from a list, or the decision to hand over to a person; and replies written freely.
+
+The desk chooses: a classifier reads the intent, the reply comes from a list that people wrote, and a person takes over where the
+classifier is not sure enough. How sure is enough follows from what each kind of decision costs.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from slm_helpers._backend import keras
+from slm_helpers._checks import check_share
+from slm_helpers.generation.generator import TextGenerator
+from slm_helpers.generation.sampling import SamplingRule
+from slm_helpers.models.saved import SavedModel, build_language_model, shared_shape, start_from
+from slm_helpers.tasks import text_classification as classify
+from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples
+
+import numpy as np
+import pandas as pd
+
+HAND_OVER = "I am passing this on to a colleague, who will read all of it and answer you here."
+ROLES = {"customer": "Customer:", "agent": "Agent:"}
+WRITER = FinetuneConfig(epochs=3, batch_size=4, learning_rate=1e-3)
+MAX_REPLY_TOKENS = 60
+_SMALL_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NUMBERS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS, 2)}
+_DAYS = "today|tomorrow|(?:mon|tues|wednes|thurs|fri|satur|sun)days?"
+_FACT = re.compile(rf'"[^"]+"|[\w.+-]+@[\w.-]+\w|\d+(?:[.,:/-]\d+)*|\b(?:{"|".join(_NUMBERS)}|{_DAYS})\b', re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a decision on one message costs, in minutes of the staff's time."""
+
+    right: float = 0.0  # answered, and rightly
+    wrong: float = 12.0  # answered wrongly: the customer writes again, crosser than before, and somebody mends it
+    needless: float = 4.0  # handed over although the answer would have been right
+    needed: float = 4.0  # handed over, and the answer would have been wrong
+
+    def __post_init__(self) -> None:
+        """Check that the costs leave something to decide."""
+        if self.right >= self.needless or self.needed >= self.wrong:
+            raise ValueError(
+                f"A right answer costs {self.right} and a needless hand-over {self.needless}, a wrong answer {self.wrong} and a needed "
+                f"hand-over {self.needed}: there is something to decide only if right is below needless and needed is below wrong."
+            )
+
+    @property
+    def break_even(self) -> float:
+        """Return the probability of being right above which an answer is expected to cost less than a hand-over (Elkan 2001)."""
+        gain, loss = self.needless - self.right, self.wrong - self.needed
+        return loss / (gain + loss)
+
+    def of(self, right: Sequence[bool], answered: Sequence[bool]) -> np.ndarray:
+        """Return the cost of each message: `right` says whether the answer is or would have been right."""
+        right, answered = np.asarray(right, dtype=bool), np.asarray(answered, dtype=bool)
+        return np.where(answered, np.where(right, self.right, self.wrong), np.where(right, self.needless, self.needed))
+
+
+def choose_threshold(confidence: Sequence[float], right: Sequence[bool], costs: Costs) -> float:
+    """Return the confidence from which on to answer so that the mean cost is least; of equally good ones the most careful.
+
+    Args:
+        confidence: Of each message of a part that was not trained on, shape (num_messages,).
+        right: Whether the answer would be right, shape (num_messages,).
+        costs: Of the decisions.
+
+    Returns:
+        0 where answering always is best, 1.01 (more than sure) where handing over always is.
+    """
+    confidence = np.asarray(confidence, dtype="float64")
+    levels = np.unique(confidence)
+    # Halfway between two neighbours: the messages on either side are equally far from the border.
+    candidates = np.concatenate([[0.0], (levels[:-1] + levels[1:]) / 2, [1.01]])
+    means = np.array([costs.of(right, confidence >= level).mean() for level in candidates])
+    return float(candidates[np.flatnonzero(means <= means.min() + 1e-12)[-1]])
+
+
+def alarm_threshold(scores: Sequence[float], *, rate: float) -> float:
+    """Return the lowest threshold at which at most this share of the scores, of messages that are in scope, reaches it.
+
+    Args:
+        scores: How much each message looks out of scope.
+        rate: Share of false alarms that is borne, in [0, 1).
+    """
+    check_share(rate=rate)
+    levels = np.sort(np.asarray(scores, dtype="float64"))[::-1]
+    if not len(levels):
+        raise ValueError("There is no score of a message in scope to find the threshold by.")
+    return float(np.nextafter(levels[int(rate * len(levels))], np.inf))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the desk does with one message."""
+
+    intent: str
+    confidence: float
+    handed_over: bool
+    reply: str
+
+
+@dataclass
+class ServiceDesk:
+    """Classifier, replies and threshold joined.
+
+    Raises:
+        ValueError: If the classifier is for another task, an intent has no reply, or the threshold is below 0.
+    """
+
+    classifier: SavedModel  # of the task classify, whose labels are the intents
+    replies: Mapping[str, Sequence[str]]  # by intent
+    threshold: float  # confidence from which on the desk answers; above 1: never
+    lead: float = 0.1  # by which another reply must be nearer than the first one to an intent, which should be the most general
+    to_person: tuple[str, ...] = ("speak_to_human",)  # intents whose reply announces a person
+    max_words: int = 400  # of a message
+    _finder: "ReplyFinder" = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        if self.classifier.task != "classify":
+            raise ValueError(f"A model for the task 'classify' is needed here, but this one is for {self.classifier.task!r}.")
+        without = [label for label in self.classifier.labels if not self.replies.get(label)]
+        if without:
+            raise ValueError(f"The intent {without[0]!r} has no reply. Write one at least for each of: {', '.join(without[:10])}.")
+        if self.threshold < 0:
+            raise ValueError(f"threshold is {self.threshold}, but must be 0 or more: the confidence from which on the desk answers.")
+        self._finder = ReplyFinder([(label, text) for label in self.classifier.labels for text in self.replies[label]])
+
+    def decide(self, messages: Sequence[str], *, chosen_by: Sequence[str] | None = None) -> list[Decision]:
+        """Decide on messages, each by itself.
+
+        Args:
+            messages: What the classifier reads.
+            chosen_by: Texts that choose among the replies to an intent; the messages themselves unless given.
+
+        Raises:
+            ValueError: If a message is empty or has more than `max_words` words.
+        """
+        for number, message in enumerate(messages, 1):
+            self._check(message, f"Message {number} of {len(messages)}" if len(messages) > 1 else "The message")
+        if not len(messages):
+            return []
+        probs = classify.text_probs(self.classifier, list(messages))
+        decisions = []
+        for asked, row in zip(chosen_by or messages, probs, strict=True):
+            intent, confidence = self.classifier.labels[int(row.argmax())], float(row.max())
+            unsure = confidence < self.threshold
+            reply = HAND_OVER if unsure else self._finder.best(asked, intent, lead=self.lead)
+            decisions.append(Decision(intent, confidence, unsure or intent in self.to_person, reply))
+        return decisions
+
+    def replay(self, turns: Sequence[Mapping[str, str]], *, memory: int = 3) -> list[tuple[str, Decision]]:
+        """Decide on each of the customer's turns of a conversation.
+
+        A turn such as "58839, in blue." says nothing by itself: the classifier reads it behind the customer's turns before it. Where
+        the desk would say again what it has said, it hands over; and from then on a person answers.
+
+        Args:
+            turns: As in a corpus of dialogues: speaker ("customer" or "agent") and text.
+            memory: Turns of the customer that are read together, the present one among them.
+
+        Returns:
+            Each turn of the customer with the decision; the reply is empty where a person has taken over before.
+        """
+        said = [turn["text"] for turn in turns if turn["speaker"] == "customer"]
+        for number, text in enumerate(said, 1):
+            self._check(text, f"Turn {number} of the customer")
+        together = [" ".join(said[max(0, last + 1 - memory) : last + 1]) for last in range(len(said))]
+        decisions, given, with_person = [], set(), False
+        for decision in self.decide(together, chosen_by=said):
+            if with_person:
+                decision = replace(decision, handed_over=True, reply="")
+            elif decision.reply in given:
+                decision = replace(decision, handed_over=True, reply=HAND_OVER)
+            given.add(decision.reply)
+            with_person = decision.handed_over
+            decisions.append(decision)
+        return list(zip(said, decisions, strict=True))
+
+    def _check(self, message: str, name: str) -> None:
+        if not isinstance(message, str) or not message.strip():
+            raise ValueError(f"{name} is empty. Ask the customer to write what it is about.")
+        if (size := len(message.split())) > self.max_words:
+            raise ValueError(
+                f"{name} has {size:,} words, but at most {self.max_words} are read: a longer one holds more than one request. "
+                "Hand it to a person, or raise max_words."
+            )
+
+
+class ReplyFinder:
+    """Find the reply nearest to a text: cosine of TF-IDF vectors over words."""
+
+    def __init__(self, replies: Sequence[tuple[str, str]]):
+        """Read replies, pairs of an intent and a text."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        if not replies:
+            raise ValueError("There is no reply to choose from.")
+        self.labels, self.texts = (list(column) for column in zip(*replies, strict=True))
+        self._vectors = TfidfVectorizer(sublinear_tf=True)
+        self._matrix = self._vectors.fit_transform(self.texts)
+
+    def similarities(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the cosine of each text with each reply, shape (num_texts, num_replies)."""
+        return (self._vectors.transform(texts) @ self._matrix.T).toarray()
+
+    def best(self, text: str, intent: str, *, lead: float = 0.0) -> str:
+        """Return the first of the replies to an intent, or the nearest one if it is nearer by more than `lead`."""
+        places = [place for place, label in enumerate(self.labels) if label == intent]
+        near = self.similarities([text])[0, places]
+        return self.texts[places[int(near.argmax()) if near.max() > near[0] + lead else 0]]
+
+    def nearest_labels(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the intent of the nearest reply of all, shape (num_texts,)."""
+        return np.array(self.labels)[self.similarities(texts).argmax(axis=1)]
+
+
+def facts_in(text: str) -> set[str]:
+    """Return what a reader could check: numbers, times, days, things in quotation marks (menus, say), addresses; in lower case."""
+    found = {match.group().strip('"').lower() for match in _FACT.finditer(text)}
+    return {_NUMBERS.get(fact, fact) for fact in found}  # three days are 3 days
+
+
+def repeats(text: str, *, num_words: int = 4) -> bool:
+    """Return whether a run of so many words stands in a text twice."""
+    words = re.findall(r"\w+", text.lower())
+    runs = [tuple(words[start : start + num_words]) for start in range(len(words) - num_words + 1)]
+    return len(runs) > len(set(runs))
+
+
+def as_turns(message: str, reply: str) -> list[dict[str, str]]:
+    """Return a message and its reply as a conversation of two turns."""
+    return [{"speaker": "customer", "text": message}, {"speaker": "agent", "text": reply}]
+
+
+def train_reply_writer(
+    conversations: Mapping[str, Iterable[Sequence[Mapping[str, str]]]], *, base: SavedModel, config: FinetuneConfig = WRITER
+) -> tuple[SavedModel, pd.DataFrame]:
+    """Teach a language model to write the agent's turns: it reads whole conversations, and the agent's words alone count.
+
+    Args:
+        conversations: For train and perhaps valid: conversations, each a list of turns.
+        base: A language model; it stays as it is.
+        config: Settings of the training.
+
+    Returns:
+        A language model of its own, and the history of its training.
+
+    Raises:
+        ValueError: If train holds no turn of an agent, or a speaker is neither customer nor agent.
+    """
+    parts = {split: [_encode_turns(base, turns) for turns in part] for split, part in conversations.items()}
+    if not any((targets >= 0).any() for _, targets in parts.get("train", [])):
+        raise ValueError("train has no turn of an agent to learn from.")
+    keras.utils.set_random_seed(config.seed)
+    model = build_language_model(**shared_shape(base.model), dropout=0.2)
+    start_from(model, base.model)
+    examples = {
+        split: Examples({"token_ids": [ids for ids, _ in part]}, [targets for _, targets in part], along="token_ids")
+        for split, part in parts.items()
+        if part
+    }
+    history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
+    return replace(base, model=model, folder=None), history
+
+
+def write_replies(
+    saved: SavedModel, conversations: Sequence[Sequence[Mapping[str, str]]], *, temperature: float = 0.0, seed: int = 42
+) -> list[str]:
+    """Return the agent's next turn for each conversation, all written side by side.
+
+    Args:
+        saved: From `train_reply_writer`.
+        conversations: Turns so far; the last is the customer's.
+        temperature: 0 takes the likeliest token each time.
+        seed: Of the draws.
+    """
+    prompts = ["".join(f"{_role(turn)} {_one_line(turn['text'])}\n" for turn in turns) + ROLES["agent"] for turns in conversations]
+    texts = TextGenerator(saved.model, saved.tokenizer).generate_each(
+        prompts, rule=SamplingRule(temperature=temperature), max_tokens=MAX_REPLY_TOKENS, seed=seed, stop="\n"
+    )
+    return [_one_line(text) for text in texts]
+
+
+def _role(turn: Mapping[str, str]) -> str:
+    if turn["speaker"] not in ROLES:
+        raise ValueError(f"The speaker is {turn['speaker']!r}, but must be one of {', '.join(ROLES)}.")
+    return ROLES[turn["speaker"]]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _encode_turns(base: SavedModel, turns: Sequence[Mapping[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the token ids of a conversation and, at each place, the next token if it is the agent's, else -1."""
+    ids, counts = [np.array([base.tokenizer.end_id])], [np.array([False])]
+    for turn in turns:
+        # Cut where `write_replies` cuts its prompt, so that both see the same tokens.
+        for text, learned in ((_role(turn), False), (f" {_one_line(turn['text'])}\n", turn["speaker"] == "agent")):
+            piece = base.tokenizer.encode(text)
+            ids.append(piece)
+            counts.append(np.full(len(piece), learned))
+    joined, counted = np.concatenate(ids).astype("int32"), np.concatenate(counts)
+    return joined[:-1], np.where(counted[1:], joined[1:], -1)

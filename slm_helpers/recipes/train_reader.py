@@ -1,0 +1,153 @@
+"""Train a reader on public passages, measure it on the test split of FairytaleQA, and write its folder.
+
+    SLM_DATA_DIR=... python -m slm_helpers.recipes.train_reader                 # data/pretrained/slm-reader-en
+
+Two rounds, on top of the base model, whose layers stay as they are: questions made of the sentences of encyclopaedia and tales,
+then the questions that people asked about the tales. Scores of the reader and of the baseline go into data/results/public.csv.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from slm_helpers._backend import keras
+from slm_helpers.baselines.extractive_qa import SpanBaseline
+from slm_helpers.data.loading import load_dataset
+from slm_helpers.data.results import describe_machine, read_results
+from slm_helpers.models.saved import PRETRAINED_DIR, SavedModel, load_pretrained, save_model
+from slm_helpers.tasks import extractive_qa as answer
+from slm_helpers.tasks.base import keep_scores, round_to_half, size_of
+from slm_helpers.tasks.cloze import make_cloze
+from slm_helpers.tasks.io import metrics_of
+from slm_helpers.tasks.reading import Reading, answer_examples
+from slm_helpers.training.finetune import FinetuneConfig
+
+import numpy as np
+import pandas as pd
+
+NAME, BASE, SEED = "slm-reader-en", "slm-base-en", 42
+TALES, ARTICLES = "fairytaleqa", "wikipedia_en"
+BASELINE = "log-linear model of spans"
+NONE_SHARE = 0.15  # of the questions: put to a passage that does not hold the answer
+NUM_CLOZE = {ARTICLES: 6000, TALES: 4000}  # questions made of the passages of each
+NUM_ARTICLES = 1200  # paragraphs
+FIRST = FinetuneConfig(epochs=1, batch_size=32, learning_rate=2e-3, seed=SEED)
+SECOND = FinetuneConfig(epochs=8, batch_size=32, learning_rate=2e-3, seed=SEED)
+
+
+def load_questions(*, seed: int = SEED) -> pd.DataFrame:
+    """Return the questions on tales, and for some of train and valid the same question put to another part of its story."""
+    frame = load_dataset(TALES)
+    rng = np.random.default_rng(seed)
+    sections = frame.groupby(["split", "story"])["context"].unique()
+    rows = []
+    for row in frame[frame["split"] != "test"].sample(frac=1, random_state=seed).to_dict("records"):
+        others = [context for context in sections[row["split"], row["story"]] if row["answer"].lower() not in context.lower()]
+        if others and rng.random() < NONE_SHARE:
+            rows.append(row | {"context": others[rng.integers(len(others))], "answer": "", "answer_start": -1})
+    return pd.concat([frame, pd.DataFrame(rows)], ignore_index=True)
+
+
+def make_exercises(questions: pd.DataFrame, *, seed: int = SEED) -> pd.DataFrame:
+    """Return questions made of the sentences of articles and of the tales of train."""
+    articles = load_dataset(ARTICLES)
+    # Titles are one line, paragraphs the others.
+    lines = [line for text in articles.loc[articles["split"] == "train", "text"] for line in text.split("\n")[1:]]
+    passages = {
+        ARTICLES: [line for line in lines if 60 <= len(line.split()) <= 160][:NUM_ARTICLES],
+        TALES: questions.loc[(questions["split"] == "train"), "context"].unique().tolist(),
+    }
+    made = [make_cloze(passages[name], num_rows=rows, none_share=NONE_SHARE, seed=seed) for name, rows in NUM_CLOZE.items()]
+    return pd.concat(made, ignore_index=True)
+
+
+def train_reader(questions: pd.DataFrame, *, base: SavedModel) -> tuple[SavedModel, pd.DataFrame]:
+    """Train both rounds on the columns of the task `answer` and `split`; returns the reader and the history of the second."""
+    keras.utils.set_random_seed(SEED)
+    reading = Reading(base.tokenizer)
+    model = answer.reader_from_base(base.model)
+    kept: dict = {}
+    exercises = answer_examples(reading, make_exercises(questions), name="exercises")
+    answer.fit_reader(model, exercises, None, config=FIRST, kept=kept)
+    train = answer_examples(reading, questions[questions["split"] == "train"], name="train")
+    valid = answer_examples(reading, questions[questions["split"] == "valid"], name="valid", same_length=True)
+    history = answer.fit_reader(model, train, valid, config=SECOND, kept=kept)
+    return answer.finish_reader(model, base.tokenizer, questions), history
+
+
+def publish(out: Path | None = None) -> Path:
+    """Train the reader, measure it and the baseline, and write the model folder."""
+    questions = load_questions()
+    train, test = (questions[questions["split"] == split] for split in ("train", "test"))
+    about = {"task": "answer", "dataset": TALES, "split": "test", "train_rows": len(train), "seed": SEED}
+    started = time.perf_counter()
+    saved, history = train_reader(questions, base=load_pretrained(BASE))
+    seconds = time.perf_counter() - started
+    round_to_half(saved)
+    scores = answer.evaluate(saved, test)
+    keep_scores(scores.metrics, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))
+    known = read_results("public")
+    if not ((known["dataset"] == TALES) & (known["model"] == BASELINE)).any():
+        started = time.perf_counter()
+        fitted = SpanBaseline().fit(*(train[name].tolist() for name in ("context", "question", "answer")))
+        seconds_baseline = time.perf_counter() - started
+        found = fitted.predict(test["context"].tolist(), test["question"].tolist())
+        keep_scores(answer.answer_table(test["answer"].tolist(), found), about | {"model": BASELINE, "train_seconds": seconds_baseline})
+    metrics = metrics_of(scores)
+    return save_model(
+        out or PRETRAINED_DIR / NAME,
+        saved.model,
+        tokenizer=saved.tokenizer,
+        task="answer",
+        labels=[],
+        settings=saved.settings | {"train_seconds": round(seconds, 1)},
+        metrics=metrics,
+        history=history,
+        card=_card(saved, questions, seconds, metrics),
+        weights_dtype="float16",
+    )
+
+
+def _card(saved: SavedModel, questions: pd.DataFrame, seconds: float, metrics: dict[str, dict[str, float]]) -> str:
+    """Return the model card in Markdown."""
+    asked = questions[questions["answer"] != ""]["split"].value_counts()
+    lines = "\n".join(
+        f"| {metric} | {values['value']:.3f} | {values['ci_low']:.3f} to {values['ci_high']:.3f} |" for metric, values in metrics.items()
+    )
+    return f"""# {NAME}
+A recurrent reader for English: it finds the answer to a question in a passage, or says that there is none. Meant as a start:
+`slm finetune answer --base {NAME} --train my_questions.csv --out my_reader`.
+
+- **Network.** The layers of `{BASE}`, attention from passage to question, two GRUs over the words of the passage;
+  {saved.model.count_params():,} weights, stored as float16.
+- **Data.** Round 1: {sum(NUM_CLOZE.values()):,} questions made of sentences with a gap, from Wikipedia articles (CC BY-SA 3.0) and
+  tales. Round 2: {asked["train"]:,} questions that people asked about {questions["story"].nunique()} tales and whose answer stands
+  there ({TALES}, Apache 2.0), and as one in {round(1 / NONE_SHARE)} more the same question put to a part of the story that does
+  not answer it; {asked["valid"]:,} more questions chose the pass. No text of either is in the repository.
+- **Training.** {FIRST.epochs} + {SECOND.epochs} passes, Adam, seed {SEED}. Again from scratch:
+  `SLM_DATA_DIR=... python -m slm_helpers.recipes.train_reader`.
+- **Cost.** {seconds / 60:.0f} minutes ({describe_machine()}), Keras {keras.__version__}.
+
+## Scores
+On the {asked["test"]:,} questions of the official validation part whose answer stands in the text, which served as test; 95 %
+bootstrap intervals over questions.
+
+| metric | value | 95 % interval |
+| --- | --- | --- |
+{lines}
+
+## Limits
+It has read tales and short articles, and questions of who, what, where and why about them. It is often wrong, and not the less
+fluent for it, since it can only quote. Check what it quotes.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m slm_helpers.recipes.train_reader", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help=f"the model folder (default data/pretrained/{NAME})")
+    print(f"Written: {publish(parser.parse_args(arguments).out)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Questions on a passage: from rows of passage, answer and question to a network that asks for an answer which stands in a passage."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from slm_helpers._backend import keras
+from slm_helpers.baselines.question_generation import asked_sentence
+from slm_helpers.metrics.translation import translation_table
+from slm_helpers.models.encoder_decoder import build_copying_decoder, decode_sequences
+from slm_helpers.models.saved import SavedModel, shared_shape, start_from
+from slm_helpers.tasks.base import Evaluation, starting_tokenizer
+from slm_helpers.tasks.reading import find_answer, warn_of
+from slm_helpers.text.tokenizers import Tokenizer
+from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("context", "question", "answer", "answer_start")
+PREDICT_COLUMNS = ("context", "answer", "answer_start")
+OPTIONAL = PREDICT_OPTIONAL = {"answer": ""}  # a file without answers asks of whole contexts
+PREDICT_MAY_BE_EMPTY = ("answer",)
+GOES_ON = True  # from an earlier model of this task too
+DEFAULT = FinetuneConfig(epochs=8, batch_size=16, learning_rate=4e-3, patience=3)
+GOING_ON_RATE = 1e-3  # in place of the learning rate of DEFAULT where an earlier writer goes on
+SCRATCH = {"embedding_dim": 128, "units": 256}  # size of a network without a base
+MAX_QUESTION_TOKENS = 64  # of a question to learn from
+BEAM = {"beam_size": 4, "length_penalty": 1.5}
+_NO_REPEAT = 3  # tokens in a row that are not written twice
+_MAX_RATIO = 0.5  # tokens of a question for each of what is read, beyond ten
+
+
+def train(
+    frame: pd.DataFrame, *, base: SavedModel | None, config: FinetuneConfig = DEFAULT, dropout: float = 0.3
+) -> tuple[SavedModel, pd.DataFrame]:
+    """Learn to ask from the columns context, question, answer, answer_start and split.
+
+    The network reads the sentence in which the answer stands, then the answer, and writes the question; it may copy tokens of both.
+
+    Args:
+        frame: From `load_dataset`; the split valid, if there, chooses the epoch. Rows without an answer are left out with a warning,
+            but if no row has one, questions are asked of the whole context.
+        base: A language model to start from, or a writer of questions of an earlier run to go on with; None starts from random weights.
+        config: Settings of the training. From an earlier writer GOING_ON_RATE takes the place of the learning rate if that stands as in
+            DEFAULT.
+        dropout: Share of activations dropped in training.
+
+    Returns:
+        The model with its tokeniser and settings, and the history of its training.
+
+    Raises:
+        ValueError: If no training row can be used, or the base is a model of another task or asks of other things.
+
+    Reference:
+        Du, Shao and Cardie (2017), "Learning to Ask: Neural Question Generation for Reading Comprehension", arXiv:1705.00106.
+    """
+    answers = bool((frame["answer"] != "").any())
+    if base is not None and base.task not in ("lm", "ask"):
+        raise ValueError(
+            f"The base is a model for the task {base.task!r}, but a writer of questions starts from a language model or goes on from an "
+            "earlier writer."
+        )
+    if base is not None and base.task == "ask" and base.settings["answers"] != answers:
+        raise ValueError(
+            f"The base asks {_of_what(base.settings['answers'])}, but the data {'has' if answers else 'has no'} answers. "
+            "Start from a language model."
+        )
+    rows = {split: _usable(part, answers, split) for split, part in frame.groupby("split") if split in ("train", "valid")}
+    if not rows.get("train"):
+        raise ValueError("train has no question with a context in which its answer stands, so there is nothing to learn from.")
+    if base is not None and base.task == "ask" and config.learning_rate == DEFAULT.learning_rate:
+        config = replace(config, learning_rate=GOING_ON_RATE)
+    keras.utils.set_random_seed(config.seed)
+    tokenizer = starting_tokenizer(base, (f"{_prompt(row)} {row['question']}" for row in rows["train"]))
+    saved = new_writer(base, tokenizer, answers=answers, dropout=dropout)
+    parts = {split: question_examples(saved, part, name=split) for split, part in rows.items() if part}
+    return saved, fit_examples(saved.model, parts["train"], parts.get("valid"), config=config)
+
+
+def new_writer(base: SavedModel | None, tokenizer: Tokenizer, *, answers: bool = True, dropout: float = 0.3) -> SavedModel:
+    """Return a writer of questions with the weights of a base, a language model or an earlier writer, or with random ones.
+
+    Args:
+        base: Stays as it is.
+        tokenizer: That of the base, if there is one.
+        answers: Whether it asks for a given answer, or of a whole context.
+        dropout: Share of activations dropped in training.
+    """
+    if base is not None and base.task == "ask":
+        shape = json.loads(base.model.recipe)["arguments"]
+    else:
+        shape = shared_shape(base.model) if base is not None else SCRATCH | {"vocab_size": tokenizer.vocab_size}
+    model = build_copying_decoder(**shape | {"dropout": dropout})
+    if base is not None:
+        start_from(model, base.model)
+    return SavedModel(model=model, tokenizer=tokenizer, task="ask", settings={"answers": answers} | BEAM)
+
+
+def question_examples(saved: SavedModel, rows: Sequence[dict[str, Any]], *, name: str) -> Examples:
+    """Return what is read, and behind its last token the question: what the network reads of it and what it is to write.
+
+    Args:
+        saved: From `new_writer`.
+        rows: With context, question, answer and answer_start, the place at which it stands; "" for a question of the whole context.
+        name: Of the part, for the warning that questions of more than MAX_QUESTION_TOKENS are left out.
+    """
+    end, sources, read, written = [saved.tokenizer.end_id], [], [], []
+    for row in rows:
+        prompt = _encode(saved, _prompt(row))
+        question = np.concatenate([saved.tokenizer.encode(f" {row['question']}"), end]).astype("int32")
+        if len(question) <= MAX_QUESTION_TOKENS:
+            sources.append(prompt[:-1])
+            read.append(np.concatenate([prompt[-1:], question[:-1]]))
+            written.append(question)
+    warn_of(len(rows) - len(read), name, f"with a question of more than {MAX_QUESTION_TOKENS} tokens")
+    if not read:
+        raise ValueError(f"No question of {name} has {MAX_QUESTION_TOKENS} tokens at most.")
+    lengths = np.array([len(source) + len(target) for source, target in zip(sources, read, strict=True)])
+    return Examples({"source_ids": sources, "target_ids": read}, written, along="target_ids", lengths=lengths)
+
+
+def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
+    """Score questions against those that people asked of the same context and answer.
+
+    Returns:
+        bleu and chrf, 0-100, with 95 % intervals over questions, and the table questions: answer, question and prediction of each.
+        Rows without an answer do not count where the model asks for one.
+    """
+    rows = _usable(frame, saved.settings["answers"], "the data")
+    if not rows:
+        raise ValueError("No row has a context in which its answer stands, so there is no question to compare with.")
+    wanted, found = [row["question"] for row in rows], [row["prediction"] for row in predict(saved, rows)]
+    table = pd.DataFrame({"answer": [row["answer"] for row in rows], "question": wanted, "prediction": found})
+    return Evaluation(rows=len(rows), metrics=translation_table(wanted, found), tables={"questions": table})
+
+
+def predict(
+    saved: SavedModel, rows: Sequence[dict[str, Any]], *, beam_size: int | None = None, length_penalty: float | None = None
+) -> list[dict[str, Any]]:
+    """Return prediction (a question) and confidence for rows with context and, where the model asks for one, answer and answer_start.
+
+    Of the questions that the search finds, the best one counts that does not hold its own answer, if there is one.
+    The confidence is the geometric mean of the probabilities of the tokens written; it is not calibrated.
+
+    Args:
+        saved: From `train`.
+        rows: Without answer_start, or where it is wrong, the nearest place at which the answer stands counts, or the first.
+        beam_size: 1 takes the likeliest token each time; that of the model's settings unless given.
+        length_penalty: Of the search; that of the settings unless given.
+
+    Raises:
+        ValueError: If an answer is missing or does not stand in its context, or the model asks of whole contexts and one is given.
+    """
+    tokenizer = saved.tokenizer
+    prompts = [_prompt(_checked(row, saved.settings["answers"], row.get("where") or f"Row {number}")) for number, row in enumerate(rows, 1)]
+    sources = [_encode(saved, prompt) for prompt in prompts]
+    if not sources:
+        return []
+    found = decode_sequences(
+        saved.model,
+        [source[:-1] for source in sources],
+        start_id=int(sources[0][-1]),
+        end_id=tokenizer.end_id,
+        never=(tokenizer.pad_id, tokenizer.unk_id),
+        beam_size=saved.settings["beam_size"] if beam_size is None else beam_size,
+        length_penalty=saved.settings["length_penalty"] if length_penalty is None else length_penalty,
+        no_repeat_ngram=_NO_REPEAT,
+        max_ratio=_MAX_RATIO,
+    )
+    written = []
+    for row, hypotheses in zip(rows, found, strict=True):
+        texts = [" ".join(tokenizer.decode(each.token_ids).split()) for each in hypotheses]
+        place = _best_question(texts, row.get("answer", ""))
+        share = np.exp(hypotheses[place].log_prob / (len(hypotheses[place].token_ids) + hypotheses[place].ended))
+        written.append({"prediction": texts[place], "confidence": round(float(share), 4)})
+    return written
+
+
+def gives_away(question: str, answer: str) -> bool:
+    """Return whether a question holds its answer, letter case aside."""
+    return bool(answer) and answer.lower() in question.lower()
+
+
+def _best_question(texts: Sequence[str], answer: str) -> int:
+    """Return the place of the first question that says something and does not give the answer away, else of the first that says it."""
+    ranks = [(not text) + gives_away(text, answer) / 2 for text in texts]
+    return ranks.index(min(ranks))
+
+
+def _usable(frame: pd.DataFrame, answers: bool, name: str) -> list[dict[str, Any]]:
+    """Return the rows whose answer stands in the context, at its place; all of them where there are no answers."""
+    rows = [row for row in frame.to_dict("records") if row["context"].strip()]
+    warn_of(len(frame) - len(rows), name, "without a context")
+    if not answers:
+        return rows
+    placed = [row | {"answer_start": _place(row)} for row in rows if row["answer"]]
+    kept = [row for row in placed if row["answer_start"] >= 0]
+    warn_of(len(rows) - len(placed), name, "without an answer")
+    warn_of(len(placed) - len(kept), name, "whose answer does not stand in the context")
+    return kept
+
+
+def _checked(row: dict[str, Any], answers: bool, where: str) -> dict[str, Any]:
+    """Return a row to ask a question of, with the place of its answer; `where` names it in messages."""
+    answer = row.get("answer", "")
+    if not row["context"].strip():
+        raise ValueError(f"{where}: the context is empty, so there is nothing to ask of. Leave such rows out.")
+    if bool(answer) != answers:
+        raise ValueError(
+            f"{where}: {row['context'][:40]!r}... {'has an' if answer else 'has no'} answer, but this model asks {_of_what(answers)}. "
+            + ("Name the answer that is to be asked for." if answers else "Leave the column answer out.")
+        )
+    place = _place(row) if answers else -1
+    if answers and place < 0:
+        raise ValueError(
+            f"{where}: the answer {answer[:40]!r} does not stand in its context {row['context'][:40]!r}... Copy it from there."
+        )
+    return {"context": row["context"], "answer": answer, "answer_start": place}
+
+
+def _place(row: dict[str, Any]) -> int:
+    start = row.get("answer_start", -1)
+    return find_answer(row["context"], row["answer"], -1 if start in ("", None) else int(start))
+
+
+def _of_what(answers: bool) -> str:
+    return "for an answer in a context" if answers else "of a context as a whole"
+
+
+def _prompt(row: dict[str, Any]) -> str:
+    answer = f"Answer: {row['answer']}\n" if row["answer"] else ""
+    return f"{' '.join(asked_sentence(row).split())}\n{answer}Question:"
+
+
+def _encode(saved: SavedModel, prompt: str) -> np.ndarray:
+    return np.concatenate([[saved.tokenizer.end_id], saved.tokenizer.encode(prompt)]).astype("int32")

@@ -1,0 +1,285 @@
+"""Sentences into another language, or any text to text: from pairs to a trained encoder-decoder, its scores and its translations."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from slm_helpers._backend import keras
+from slm_helpers.metrics.translation import translation_table
+from slm_helpers.models.encoder_decoder import build_encoder_decoder, decode_sequences
+from slm_helpers.models.saved import SavedModel
+from slm_helpers.tasks.base import Evaluation
+from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
+from slm_helpers.text.words import split_words
+from slm_helpers.training.loop import TrainConfig
+from slm_helpers.training.pairs import fit_pairs
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("source", "target", "target_language")
+PREDICT_COLUMNS = ("source", "target_language")
+STARTS_FROM_BASE = False  # a vocabulary for one language cuts another one to pieces
+GOES_ON = True  # from an earlier model of this task too
+MAX_TOKENS = 256  # of a sentence; a longer text is cut into its sentences
+DEFAULT = TrainConfig(epochs=24, batch_size=64, learning_rate=3e-3, schedule="cosine", warmup_steps=40, precision="auto")
+_MIN_STEPS = 1000  # where pairs are few, batches are smaller (16 pairs at least), so that about so many steps are made
+_SMALL = 20_000  # pairs below which the network and its vocabulary are small
+SMALL_NETWORK = {"embedding_dim": 128, "encoder_units": 96, "units": 192}
+# In place of what stands in DEFAULT then; a large network in batches of 64 takes twice as long over a step of Muon.
+SMALL_CONFIG = {"optimizer": "muon", "learning_rate": 1e-2, "weight_decay": 0.02}
+_VOCAB_SIZE = {True: 2048, False: 4096}  # small or not
+
+
+def train(
+    frame: pd.DataFrame,
+    *,
+    base: SavedModel | None,
+    config: TrainConfig = DEFAULT,
+    dropout: float | None = None,
+    vocab_size: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    network: dict[str, int] | None = None,
+    checkpoint_dir: str | Path | None = None,
+) -> tuple[SavedModel, pd.DataFrame]:
+    """Train a translator on the columns source, target, target_language (may be missing) and split.
+
+    With several target languages one model learns them all: the source begins with a token for the language that is wanted.
+
+    Args:
+        frame: From `load_dataset`; the split valid, if there, chooses the epoch.
+        base: A translator of an earlier run to go on with; None starts from random weights and makes a vocabulary of the training
+            sentences of all languages.
+        config: Settings of the training; batch_size counts pairs, and is made smaller where there are few. Without a base, and with few
+            pairs, SMALL_CONFIG takes the place of optimiser, learning rate and weight decay if all three stand as in DEFAULT.
+        dropout: Share of activations dropped in training; more where there are few pairs unless given.
+        vocab_size: Of the vocabulary; by the number of pairs unless given.
+        tokenizer: A vocabulary that is there already; one is made of the training sentences unless given.
+        network: Sizes of `build_encoder_decoder`; by the number of pairs unless given.
+        checkpoint_dir: Folder from which a run that was cut off goes on.
+
+    Returns:
+        The model with its tokeniser and labels (the target languages, none if they are not known), and the history of its training.
+
+    Raises:
+        ValueError: If some rows have a target language and some none, valid has a language that train lacks, the base is no
+            translator or knows other languages, or no training pair can be used.
+
+    Reference:
+        Johnson et al. (2017), "Google's Multilingual Neural Machine Translation System", arXiv:1611.04558 (the language token);
+        Sennrich et al. (2016), arXiv:1508.07909 (one vocabulary of word pieces for all languages).
+    """
+    languages = check_rows(frame)
+    keras.utils.set_random_seed(config.seed)
+    parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
+    rows = parts["train"]
+    small = len(rows) < _SMALL
+    if base is None:
+        if small and all(getattr(config, name) == getattr(DEFAULT, name) for name in SMALL_CONFIG):
+            config = replace(config, **SMALL_CONFIG)
+        tokenizer = tokenizer or make_vocabulary(rows, vocab_size=vocab_size or _VOCAB_SIZE[small])
+        num_ids = tokenizer.vocab_size + (len(languages) if len(languages) > 1 else 0)
+        share = dropout if dropout is not None else 0.3 if small else 0.2
+        model = build_encoder_decoder(num_ids, dropout=share, **(network or (SMALL_NETWORK if small else {})))
+    else:
+        tokenizer = base.tokenizer
+        if base.task != "translate":
+            raise ValueError(
+                f"The base is a model for the task {base.task!r}, but a translator starts from random weights (--base none) or goes on "
+                "from an earlier translator."
+            )
+        if base.labels != languages:
+            raise ValueError(
+                f"The base translates into {_listed(base.labels)} and the data into {_listed(languages)}, but they must be the same."
+            )
+        changes = {} if dropout is None else {"dropout": dropout}
+        model = build_encoder_decoder(**json.loads(base.model.recipe)["arguments"] | changes)
+        model.set_weights(base.model.get_weights())
+    saved = SavedModel(
+        model=model, tokenizer=tokenizer, task="translate", labels=languages, settings={"beam_size": 4, "length_penalty": 1.0}
+    )
+    encoded = {split: encode_pairs(saved, part, name=split) for split, part in parts.items()}
+    few = max(16, len(rows) * config.epochs // _MIN_STEPS)
+    config = replace(config, batch_size=min(config.batch_size, few))
+    history = fit_pairs(
+        model, encoded["train"], encoded.get("valid"), config=config, start_id=tokenizer.end_id, checkpoint_dir=checkpoint_dir
+    )
+    return saved, history
+
+
+def make_vocabulary(rows: pd.DataFrame, *, vocab_size: int) -> Tokenizer:
+    """Return one byte-level BPE for the sentences of all languages, sources and targets; each source counts once."""
+    return train_bpe_tokenizer((f" {text}" for text in (*rows["source"].drop_duplicates(), *rows["target"])), vocab_size=vocab_size)
+
+
+def check_rows(frame: pd.DataFrame) -> list[str]:
+    """Return the target languages of train, none if they are not known.
+
+    Raises:
+        ValueError: If some rows have a target language and some none, or another split has a language that train lacks.
+    """
+    found = _language_column(frame)
+    languages = sorted(set(found[frame["split"] == "train"]))
+    if "" in languages and len(languages) > 1:
+        row = int(np.flatnonzero((found == "") & (frame["split"] == "train").to_numpy())[0])
+        raise ValueError(f"row {row + 1} of train has no target_language, but others have ({languages[1]} ...). Fill it in.")
+    unknown = np.flatnonzero(~np.isin(found, languages))
+    if len(unknown):
+        row = int(unknown[0])
+        raise ValueError(
+            f"{frame['split'].iloc[row]}, row {row + 1}: the target language {found[row]!r} never stands in train, "
+            f"which has {_listed([each for each in languages if each])}."
+        )
+    return [language for language in languages if language]
+
+
+def encode_pairs(saved: SavedModel, frame: pd.DataFrame, *, name: str = "the data") -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return token ids of sources and targets, the end token last in both; pairs longer than MAX_TOKENS are left out with a warning."""
+    sources = encode_sources(saved, frame["source"].tolist(), _language_column(frame))
+    end = np.array([saved.tokenizer.end_id], dtype="int32")
+    targets = [np.concatenate([ids, end]) for ids in saved.tokenizer.encode_batch([f" {text}" for text in frame["target"]])]
+    kept = [row for row in range(len(frame)) if max(len(sources[row]), len(targets[row])) <= MAX_TOKENS]
+    if not kept:
+        raise ValueError(f"No pair of {name} is left: all {len(frame)} have more than {MAX_TOKENS} tokens. Cut the texts into sentences.")
+    if len(kept) < len(frame):
+        warnings.warn(
+            f"{name}: {len(frame) - len(kept)} of {len(frame)} pairs with more than {MAX_TOKENS} tokens are not used.", stacklevel=3
+        )
+    return [sources[row] for row in kept], [targets[row] for row in kept]
+
+
+def encode_sources(saved: SavedModel, texts: Sequence[str], languages: Sequence[str]) -> list[np.ndarray]:
+    """Return the token ids of each source: the token of its target language, if the model has several, the text, the end token.
+
+    A space is put before the first word, so that it is the same token as anywhere else. The ids of the languages follow those of
+    the vocabulary.
+    """
+    end = np.array([saved.tokenizer.end_id], dtype="int32")
+    places = {language: saved.tokenizer.vocab_size + place for place, language in enumerate(saved.labels)} if len(saved.labels) > 1 else {}
+    first = [np.array([places[language]] if places else [], dtype="int32") for language in languages]
+    encoded = saved.tokenizer.encode_batch([f" {text}" for text in texts])
+    return [np.concatenate([start, ids, end]) for start, ids in zip(first, encoded, strict=True)]
+
+
+def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
+    """Score a translator on the columns source, target and target_language.
+
+    Returns:
+        bleu and chrf, 0-100, over all rows with 95 % intervals; with several target languages the table languages: the same of
+        each, and rows.
+
+    Raises:
+        ValueError: If the model does not know a target language.
+    """
+    rows = frame.assign(target_language=_language_column(frame))
+    languages = [_language_for(saved, row["source"], row["target_language"]) for row in rows.to_dict("records")]
+    found = [row["prediction"] for row in predict(saved, rows.to_dict("records"))]
+    targets = rows["target"].tolist()
+    tables = {}
+    if len(set(languages)) > 1:
+        scores = []
+        for language in sorted(set(languages)):
+            picked = [row for row, other in enumerate(languages) if other == language]
+            part = [[texts[row] for row in picked] for texts in (targets, found, languages)]
+            scores.append(translation_table(*part[:2], languages=part[2]).assign(target_language=language, rows=len(picked)))
+        tables["languages"] = pd.concat(scores, ignore_index=True)
+    return Evaluation(rows=len(frame), metrics=translation_table(targets, found, languages=languages), tables=tables)
+
+
+def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """Return prediction and confidence for rows with source and, where the model has several, target_language.
+
+    The confidence is the geometric mean of the probabilities of the tokens written; it is not calibrated.
+    """
+    texts, languages = [row["source"] for row in rows], [row.get("target_language", "") for row in rows]
+    return translate(saved, texts, languages)
+
+
+def translate(
+    saved: SavedModel,
+    texts: Sequence[str],
+    to: str | Sequence[str] = "",
+    *,
+    beam_size: int | None = None,
+    length_penalty: float | None = None,
+) -> list[dict[str, Any]]:
+    """Return prediction and confidence for each text; one of several sentences that is too long in one piece is cut into them.
+
+    Args:
+        saved: From `train`.
+        texts: Not empty.
+        to: The target language, or one for each text; may be left out if the model has only one.
+        beam_size: 1 takes the likeliest token each time, which is faster; that of the model's settings unless given.
+        length_penalty: Of the search; that of the settings unless given.
+
+    Raises:
+        ValueError: If a text is empty, the language is unknown, or a sentence has more than MAX_TOKENS tokens.
+    """
+    languages = [to] * len(texts) if isinstance(to, str) else list(to)
+    pieces: list[tuple[int, str, str]] = []
+    for row, (text, language) in enumerate(zip(texts, languages, strict=True)):
+        language = _language_for(saved, text, language)
+        pieces += [(row, piece, language) for piece in _pieces(saved.tokenizer, text)]
+    sources = encode_sources(saved, [text for _, text, _ in pieces], [language for *_, language in pieces])
+    tokenizer = saved.tokenizer
+    found = decode_sequences(
+        saved.model,
+        sources,
+        start_id=tokenizer.end_id,
+        end_id=tokenizer.end_id,
+        never=(tokenizer.pad_id, tokenizer.unk_id, *range(tokenizer.vocab_size, saved.model.output_shape[-1])),
+        beam_size=saved.settings.get("beam_size", 4) if beam_size is None else beam_size,
+        length_penalty=saved.settings.get("length_penalty", 1.0) if length_penalty is None else length_penalty,
+    )
+    written: list[list[str]] = [[] for _ in texts]
+    totals = np.zeros((len(texts), 2))
+    for (row, *_), (best, *_) in zip(pieces, found, strict=True):
+        written[row].append(tokenizer.decode(best.token_ids).strip())
+        totals[row] += best.log_prob, len(best.token_ids) + best.ended
+    confidence = np.exp(totals[:, 0] / np.maximum(totals[:, 1], 1))
+    return [{"prediction": " ".join(part), "confidence": round(float(share), 4)} for part, share in zip(written, confidence, strict=True)]
+
+
+def _pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Return the text, or its sentences if it is too long in one piece."""
+    if not text.strip():
+        raise ValueError("A source is empty: there is nothing to translate. Leave such rows out.")
+    room = MAX_TOKENS - 2  # for language and end
+    if len(text) <= room or len(tokenizer.encode(f" {text}")) <= room // 4:
+        return [text]
+    words = split_words(text)
+    edges = [0, *(int(words.places[place, 0]) for place in np.flatnonzero(np.diff(words.sentences)) + 1), len(text)]
+    pieces = [piece for start, stop in pairwise(edges) if (piece := text[start:stop].strip())]
+    for piece in pieces:
+        size = len(tokenizer.encode(f" {piece}"))
+        if size > room:
+            raise ValueError(
+                f"The sentence {piece[:40]!r}... has {len(piece.split()):,} words ({size:,} tokens), but at most {room} tokens can be "
+                "translated in one piece. Cut it into sentences that end in a full stop."
+            )
+    return pieces
+
+
+def _language_for(saved: SavedModel, text: str, language: str) -> str:
+    """Return the target language of a text; refuse one that the model does not know."""
+    if language in saved.labels or (not language and not saved.labels):
+        return language
+    if not language and len(saved.labels) == 1:
+        return saved.labels[0]
+    known = f"translates into {_listed(saved.labels)}" if saved.labels else "was trained without naming languages"
+    if not language:
+        raise ValueError(f"{text[:40]!r} has no target language, and this model {known}. Say which, by --to or a column target_language.")
+    advice = "Name one of those" if saved.labels else "Leave the language (--to, target_language) out"
+    raise ValueError(f"{text[:40]!r}: the target language {language!r} is unknown to this model, which {known}. {advice}.")
+
+
+def _language_column(frame: pd.DataFrame) -> np.ndarray:
+    return (frame["target_language"] if "target_language" in frame else pd.Series("", index=frame.index)).fillna("").to_numpy(dtype=object)
+
+
+def _listed(languages: Sequence[str]) -> str:
+    return ", ".join(languages) or "no named language"

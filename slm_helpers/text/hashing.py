@@ -1,0 +1,196 @@
+"""A linear model on hashed features of a text or of each of its words, in a form that a Keras network can hold beside its recurrent part.
+
+What a recurrent network misses with few rows (rare names, exact phrases, spellings) is what counting is good at, and the reverse.
+"""
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+
+from slm_helpers._checks import check_positive
+
+import numpy as np
+
+MAX_NGRAMS = 4096  # of a text that are looked up; a longer text is represented by so many of them
+NUM_WORD_FEATURES = 24  # of a word at most, see `word_features`
+_MAX_TABLE = 1 << 21  # numbers in a table of scores
+_LARGE_CORPUS = 10_000_000  # characters
+_MANY_CLASSES = 1000  # of more the solver ends after a few passes: each class has a machine, those that cannot be told apart take all
+_LETTERS = (3, 5)  # characters in a run, within a word and its edges
+
+
+def num_buckets_for(num_classes: int, texts: Iterable[str] = ()) -> int:
+    """Return into how many buckets n-grams are hashed: as many as leave the table of scores small, of words and of letters alike.
+
+    Args:
+        num_classes: Columns of the table but one.
+        texts: To learn from; where there are very many, n-grams get more buckets, or too many would share one.
+    """
+    most = 1 << (19 if sum(map(len, texts)) > _LARGE_CORPUS else 17)
+    return min(most, 1 << int(np.log2(_MAX_TABLE / (num_classes + 1))))
+
+
+def hash_ngrams(texts: Sequence[str], *, num_buckets: int) -> list[np.ndarray]:
+    """Return the hashed n-grams of each text: distinct ids in 1..num_buckets, int32, in ascending order.
+
+    The lower half of the buckets is for words and pairs of neighbouring words, the upper for runs of three to five letters. Case
+    is ignored. The hash is the same on every machine.
+
+    Args:
+        texts: Any texts.
+        num_buckets: An even number.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    check_positive(num_buckets=num_buckets)
+    half = num_buckets // 2
+    options = {"n_features": half, "binary": True, "alternate_sign": False, "norm": None, "dtype": np.float32}
+    words = HashingVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **options).transform(texts)
+    letters = HashingVectorizer(ngram_range=_LETTERS, analyzer="char_wb", **options).transform(texts)
+    found = []
+    for row in range(len(texts)):
+        low = words.indices[words.indptr[row] : words.indptr[row + 1]]
+        high = letters.indices[letters.indptr[row] : letters.indptr[row + 1]]
+        ids = np.concatenate([np.sort(low) + 1, np.sort(high) + 1 + half]).astype("int32")
+        # Ids are hashes: any regular choice among them is a fair sample of the text.
+        found.append(ids if len(ids) <= MAX_NGRAMS else ids[np.linspace(0, len(ids) - 1, MAX_NGRAMS).round().astype("int64")])
+    return found
+
+
+def word_features(words: Sequence[str]) -> list[list[str]]:
+    """Return the names of the features that hold for each word: itself, its case, edges and shape, its neighbours and theirs."""
+    lower = ["", "", *(word.lower() for word in words), "", ""]
+    shapes = ["", "", *(_shape(word) for word in words), "", ""]
+    found = []
+    for i, word in enumerate(words, 2):
+        low = lower[i]
+        names = ["always", f"word {word}", f"begins {i == 2} {shapes[i]}", f"pair {lower[i - 1]} {low}", f"pair2 {low} {lower[i + 1]}"]
+        names += [f"low {d} {lower[i + d]}" for d in (-2, -1, 0, 1, 2)] + [f"shape {d} {shapes[i + d]}" for d in (-2, -1, 0, 1, 2)]
+        names += [f"shapes {shapes[i - 1]} {shapes[i]} {shapes[i + 1]}"]
+        names += [f"start {low[:n]}" for n in (1, 2, 3, 4)] + [f"end {low[-n:]}" for n in (1, 2, 3, 4)]
+        found.append(names)
+    return found
+
+
+def hash_words(sentences: Sequence[Sequence[str]], *, num_buckets: int) -> list[np.ndarray]:
+    """Return the hashed `word_features` of each word: ids in 1..num_buckets, padded with 0; int32, shape (words, NUM_WORD_FEATURES).
+
+    Args:
+        sentences: Lists of words, one word at least in each.
+        num_buckets: As for `hash_ngrams`. The hash is the same on every machine.
+    """
+    from sklearn.feature_extraction import FeatureHasher
+
+    check_positive(num_buckets=num_buckets)
+    hasher = FeatureHasher(n_features=num_buckets, input_type="string", alternate_sign=False, dtype=np.float32)
+    hashed = hasher.transform(features for words in sentences for features in word_features(words))
+    lengths = np.diff(hashed.indptr)
+    found = np.zeros((len(lengths), NUM_WORD_FEATURES), dtype="int32")
+    found[np.arange(NUM_WORD_FEATURES) < lengths[:, None]] = hashed.indices + 1
+    return np.split(found, np.cumsum([len(words) for words in sentences])[:-1])
+
+
+def fit_ngram_table(
+    ngrams: Sequence[np.ndarray],
+    codes: np.ndarray,
+    *,
+    num_classes: int,
+    num_buckets: int,
+    balanced: bool = False,
+    by_rarity: bool = True,
+    penalty: float = 1.0,
+    seed: int = 42,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a linear support vector machine to TF-IDF of hashed n-grams (each counted once a text, rows of unit length).
+
+    Args:
+        ngrams: From `hash_ngrams`, one array a text; or of `hash_words`, one array a word. Id 0 is padding.
+        codes: Class of each text or word, from 0; two classes at least.
+        num_classes: Number of classes.
+        num_buckets: As given to `hash_ngrams`.
+        balanced: Every class counts alike, however many rows it has.
+        by_rarity: Weigh rare n-grams more (the IDF); else all alike.
+        penalty: Of the squared weights against the summed loss (1 / C of scikit-learn).
+        seed: Of the solver.
+
+    Returns:
+        The table that `slm_helpers.models.layers.NgramScores` looks up, float32, shape (num_buckets + 1, num_classes + 1), and the bias
+        to add to its scores, shape (num_classes,).
+
+    Reference:
+        Wang and Manning (2012), "Baselines and Bigrams", for how strong this is; Weinberger et al. (2009), arXiv:0902.2206, hashing.
+    """
+    from scipy.sparse import csr_matrix
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    places = np.concatenate([np.asarray(ids, dtype="int64") for ids in ngrams])
+    lengths = np.array([len(ids) for ids in ngrams])
+    frequency = np.bincount(places, minlength=num_buckets + 1)
+    rarity = np.log((1 + len(ngrams)) / (1 + frequency)) + 1 if by_rarity else np.ones(num_buckets + 1)
+    rarity[0] = 0.0
+    rows = np.repeat(np.arange(len(ngrams)), lengths)
+    norms = np.sqrt(np.maximum(np.bincount(rows, weights=rarity[places] ** 2, minlength=len(ngrams)), 1e-12))
+    features = csr_matrix((rarity[places] / norms[rows], places, np.cumsum([0, *lengths])), shape=(len(ngrams), num_buckets + 1))
+    machine = LinearSVC(
+        C=1 / penalty,
+        class_weight="balanced" if balanced else None,
+        max_iter=1000 if num_classes <= _MANY_CLASSES else 20,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        if num_classes > _MANY_CLASSES:
+            warnings.simplefilter("ignore", ConvergenceWarning)
+        machine.fit(features, codes)
+    weights, bias = machine.coef_, machine.intercept_
+    if len(weights) == 1:  # of two classes scikit-learn scores the second only
+        weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
+    table = np.zeros((num_buckets + 1, num_classes + 1), dtype="float32")
+    table[:, machine.classes_] = weights.T * rarity[:, None]
+    table[:, -1] = rarity**2
+    full_bias = np.full(num_classes, -1.0, dtype="float32")  # a class without a row stays behind all others
+    full_bias[machine.classes_] = bias
+    return table, full_bias
+
+
+def ngram_scores(table: np.ndarray, ngrams: Sequence[np.ndarray]) -> np.ndarray:
+    """Return what `slm_helpers.models.layers.NgramScores` gives each class, without a bias: shape (num_rows, num_classes).
+
+    Args:
+        table: From `fit_ngram_table`.
+        ngrams: As given to it; rows may differ in length.
+    """
+    sums = np.stack([table[ids].sum(axis=0) for ids in ngrams])
+    return sums[:, :-1] / np.sqrt(np.maximum(sums[:, -1:], 1e-6))
+
+
+def fit_mixture(first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Return how much of two models' scores to add so that softmax of the sum tells the targets best; neither is less than 0.
+
+    Args:
+        first: Scores of each row, shape (num_rows, num_classes), on rows that neither model was trained on.
+        second: The same of the other model.
+        targets: The right class of each row.
+    """
+    from scipy.optimize import minimize
+
+    parts = [np.asarray(scores, dtype="float64") - scores.max(axis=1, keepdims=True) for scores in (first, second)]
+    rows = np.arange(len(targets))
+
+    def loss(shares: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = shares[0] * parts[0] + shares[1] * parts[1]
+        scores -= scores.max(axis=1, keepdims=True)
+        probs = np.exp(scores)
+        probs /= probs.sum(axis=1, keepdims=True)
+        slopes = [float(((probs * part).sum(axis=1) - part[rows, targets]).mean()) for part in parts]
+        return float(-np.log(np.maximum(probs[rows, targets], 1e-300)).mean()), np.array(slopes)
+
+    # Within bounds: on few rows that are all right the best shares would be without end.
+    found = minimize(loss, [0.5, 1.0], jac=True, bounds=[(0.0, 10.0), (0.0, 30.0)], method="L-BFGS-B")
+    return float(found.x[0]), float(found.x[1])
+
+
+def _shape(word: str) -> str:
+    """Return "Xx" for "Bergen", "X.X" for "U.S", "0-x" for "25-year": runs of one kind of sign become one."""
+    kinds = ("0" if sign.isdigit() else "X" if sign.isupper() else "x" if sign.isalpha() else sign for sign in word)
+    return re.sub(r"(.)\1+", r"\1", "".join(kinds))

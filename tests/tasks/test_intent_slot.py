@@ -1,0 +1,267 @@
+"""Commands: one network for intent and slots, scores by hand, what it refuses, files from end to end, and the assistant's home."""
+
+import csv
+import json
+
+from slm_helpers.apps.assistant import NEEDED, Assistant, as_words, seconds_of
+from slm_helpers.cli import main
+from slm_helpers.models.saved import SavedModel, load_model
+from slm_helpers.models.taggers import MAX_CHARACTERS, NUM_CHARACTERS, build_commander
+from slm_helpers.tasks import intent_slot as command
+from slm_helpers.training.finetune import FinetuneConfig
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+FAST = FinetuneConfig(epochs=6, batch_size=16, learning_rate=0.01, precision="float32")
+SIZES = {"num_tags": 5, "num_intents": 3, "embedding_dim": 6, "units": 8, "head_units": 7, "filters": 5}
+
+
+def toy_rows(num_rows: int, *, seed: int = 0) -> pd.DataFrame:
+    """Commands of two intents with a slot each: a few steps suffice to learn them."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(num_rows):
+        number, room = rng.choice(["two", "three", "ten"]), rng.choice(["kitchen", "hall"])
+        if i % 2:
+            rows.append((f"please time {number} minutes", "O O B-duration I-duration", "set_timer"))
+        else:
+            rows.append((f"lights on in the {room} please", "O O O O B-room O", "control_lights"))
+    return pd.DataFrame(rows, columns=["tokens", "tags", "intent"])
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """A model of the toy commands from random weights, alone and with linear models beside it, and its rows."""
+    frame = pd.concat([toy_rows(96).assign(split="train"), toy_rows(30, seed=1).assign(split="valid")], ignore_index=True)
+    alone, history = command.train(frame, base=None, config=FAST, dropout=0.1, ngrams=False, copies=0)
+    return alone, command.add_ngrams(alone, frame), frame, history
+
+
+def numpy(value) -> np.ndarray:
+    return keras.ops.convert_to_numpy(value)
+
+
+def a_command(num_words: int = 4, *, seed: int = 0) -> list[np.ndarray]:
+    """token_ids, word_ends and characters of one command, its last place standing for the whole, with a batch axis."""
+    rng = np.random.default_rng(seed)
+    ends = np.cumsum(rng.integers(1, 3, num_words))
+    characters = rng.integers(1, NUM_CHARACTERS, (num_words + 1, MAX_CHARACTERS))
+    characters[-1] = 0
+    return [a[None].astype("int32") for a in (np.r_[2, rng.integers(3, 20, ends[-1])], np.r_[ends, ends[-1]], characters)]
+
+
+# The network
+
+
+def test_tags_score_at_words_and_intents_at_the_last_place_only_and_padding_changes_nothing():
+    keras.utils.set_random_seed(1)
+    model = build_commander(20, **SIZES)
+    ids, ends, characters = a_command()
+    alone = numpy(model([ids, ends, characters]))[0]
+    assert alone.shape == (5, 8) and alone.dtype == "float32"
+    assert (alone[:4, 5:] == -1e9).all() and (alone[4, :5] == -1e9).all()
+    assert (np.abs(alone[:4, :5]) < 100).all() and (np.abs(alone[4, 5:]) < 100).all()
+    padded = [np.pad(ids, ((0, 0), (0, 7))), np.pad(ends, ((0, 0), (0, 3))), np.pad(characters, ((0, 0), (0, 3), (0, 0)))]
+    np.testing.assert_allclose(numpy(model(padded))[0, :5], alone, atol=1e-4)
+
+
+def test_intent_and_tags_both_see_the_whole_command():
+    keras.utils.set_random_seed(1)
+    model = build_commander(20, **SIZES)
+    ids, ends, characters = a_command()
+    before = numpy(model([ids, ends, characters]))[0]
+    ids[0, 1] = ids[0, 1] % 17 + 3  # the first word
+    after = numpy(model([ids, ends, characters]))[0]
+    assert (np.abs(after - before)[:4, :5].max(axis=1) > 1e-6).all() and np.abs(after - before)[4, 5:].max() > 1e-6
+
+
+def test_too_few_intents_are_named():
+    with pytest.raises(ValueError, match="5 tags and 1 intents"):
+        build_commander(20, **SIZES | {"num_intents": 1})
+
+
+# The task
+
+
+def test_toy_commands_are_learned_and_linear_models_add_to_it(toy):
+    alone, both, _, history = toy
+    assert set(history["split"]) == {"train", "valid"}
+    test = toy_rows(40, seed=5)
+    for saved in (alone, both):
+        scores = command.evaluate(saved, test)
+        values = scores.metrics.set_index("metric")
+        assert list(values.index) == ["intent_accuracy", "slot_f1", "frame_accuracy", "slot_precision", "slot_recall"]
+        assert (values["ci_low"] <= values["value"]).all() and (values["value"] <= values["ci_high"]).all()
+        assert values.loc["intent_accuracy", "value"] > 0.95
+        assert scores.tables["intents"]["rows"].sum() == 40 and set(scores.tables["slots"]["type"]) == {"duration", "room"}
+    assert command.evaluate(both, test).metrics["value"].iloc[2] > 0.9  # frames
+    assert len(alone.model.inputs) == 3 and len(both.model.inputs) == 5
+    assert set(both.settings) >= {"shares", "intent_shares", "temperature", "intent_temperature", "caution", "intents"}
+
+
+def test_slots_are_swapped_for_others_of_their_type():
+    rows = pd.DataFrame(
+        [
+            ("lights on in the kitchen please", "O O O O B-room O", "control_lights", "train"),
+            ("lights on in the back hall", "O O O O B-room I-room", "control_lights", "train"),
+            ("stop", "O", "stop", "train"),
+        ],
+        columns=["tokens", "tags", "intent", "split"],
+    )
+    found = command.swap_slots(rows, copies=20, seed=1)
+    assert set(found["tokens"]) == {"lights on in the back hall please", "lights on in the kitchen"}
+    assert set(found["tags"]) == {"O O O O B-room I-room O", "O O O O B-room"} and set(found["intent"]) == {"control_lights"}
+    assert found.columns.tolist() == rows.columns.tolist() and 0 < len(found) < 40
+    assert command.swap_slots(rows, copies=20, seed=1).equals(found)
+    assert command.swap_slots(rows, copies=0).empty and command.swap_slots(rows.iloc[2:], copies=3).empty
+
+
+def test_the_linear_scores_are_added_in_their_share(toy):
+    alone, both, frame, _ = toy
+    texts = frame["tokens"].tolist()[:6]
+    (tags, intents), (both_tags, both_intents) = command.command_scores(alone, texts), command.command_scores(both, texts)
+    assert [rows.shape for rows in tags] == [rows.shape for rows in both_tags] and intents.shape == both_intents.shape == (6, 2)
+    linear = both.model.get_layer("intent_ngram_scores")
+    ids = command.encode_commands(both, [text.split(" ") for text in texts])["ngrams"]
+    added = np.stack([numpy(linear(row[None]))[0] for row in ids])
+    rest = both_intents - added - both.settings["intent_shares"][0] * intents
+    np.testing.assert_allclose(rest, np.broadcast_to(rest[0], rest.shape), atol=0.02)  # a bias; shares are rounded in the settings
+
+
+def test_predictions_are_frames_with_the_words_of_their_slots(toy):
+    rows = command.predict(toy[1], [{"tokens": "please time ten minutes"}, {"tokens": "lights on in the hall please"}])
+    frames = [json.loads(row["prediction"]) for row in rows]
+    assert frames[0] == {"intent": "set_timer", "slots": [{"slot": "duration", "text": "ten minutes", "start": 2, "stop": 4}]}
+    assert frames[1]["intent"] == "control_lights" and frames[1]["slots"][0]["text"] == "hall"
+    assert all(0 < row["confidence"] <= 1 for row in rows)
+
+
+def test_a_command_of_5000_words_is_read_in_pieces(toy):
+    text = " ".join(["please time ten minutes"] * 1250)
+    _, tags, confidence = command.read_commands(toy[1], [text])[0]
+    assert len(tags) == 5000 and tags.count("B-duration") > 1000 and 0 <= confidence <= 1
+
+
+def test_scores_of_frames_by_hand():
+    wanted = [("a", "B-x I-x O"), ("b", "O O"), ("b", "B-y O"), ("a", "O")]
+    found = [("a", "B-x I-x O"), ("a", "O O"), ("b", "B-x O"), ("a", "O")]
+    values = command.frame_table(wanted, found).set_index("metric")["value"]
+    assert values.to_dict() == pytest.approx(
+        {"intent_accuracy": 3 / 4, "slot_f1": 2 / 4, "frame_accuracy": 2 / 4, "slot_precision": 1 / 2, "slot_recall": 1 / 2}
+    )
+
+
+def test_an_intent_that_train_lacks_counts_as_wrong_and_is_said(toy):
+    odd = toy_rows(8).assign(intent=["dance", *toy_rows(8)["intent"][1:]])
+    with pytest.warns(UserWarning, match=r"1 command\(s\) have an intent that train lacks \(dance\)"):
+        scores = command.evaluate(toy[1], odd)
+    assert scores.metrics["value"].iloc[0] == pytest.approx(7 / 8)
+    frame = pd.concat([toy[2].head(40), odd.assign(split="valid")], ignore_index=True)
+    with pytest.warns(UserWarning, match="dance"):
+        labels, intents = command.check_rows(frame)
+    assert "dance" not in intents and labels[0] == "O"
+
+
+def test_rows_without_use_are_refused():
+    frame = toy_rows(12).assign(split="train")
+    with pytest.raises(ValueError, match="has no intent"):
+        command.check_rows(frame.assign(intent=["", *frame["intent"][1:]]))
+    with pytest.raises(ValueError, match="two intents are needed"):
+        command.check_rows(frame.assign(intent="set_timer"))
+
+
+def test_the_intent_weighs_more_than_a_word_and_padding_nothing(toy):
+    alone, _, frame, _ = toy
+    examples = command._examples(alone, frame.head(2))  # six words and four
+    _, targets, weights = examples.batch(np.array([0, 1]), 3)
+    assert weights[0, :8].tolist() == [1, 1, 1, 1, 1, 1, 5, 0] and weights[1, :6].tolist() == [1, 1, 1, 1, 5, 0] and not weights[2].any()
+    assert targets[0, 6] == len(alone.labels) and targets[1, 4] == len(alone.labels) + 1
+
+
+# Files and shell
+
+
+def run(capsys, *arguments):
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_from_files_to_a_folder_scores_and_predictions(tmp_path, capsys):
+    for name, rows in (("train", toy_rows(80)), ("test", toy_rows(20, seed=3))):
+        rows.rename(columns={"tokens": "said", "tags": "marks", "intent": "goal"}).to_csv(tmp_path / f"{name}.csv", index=False)
+    columns = ["--tokens", "said", "--tags", "marks", "--intent", "goal"]
+    files = ["--train", tmp_path / "train.csv", "--test", tmp_path / "test.csv"]
+    code, out, _ = run(capsys, "finetune", "command", *files, *columns, "--base", "none", "--epochs", 2, "--out", tmp_path / "m", "--json")
+    result = json.loads(out)
+    assert code == 0 and result["task"] == "command" and result["rows"] == 80
+    assert set(result["metrics"]) == {"intent_accuracy", "slot_f1", "frame_accuracy", "slot_precision", "slot_recall"}
+    assert load_model(tmp_path / "m").settings["intents"] == ["control_lights", "set_timer"]
+    code, out, _ = run(capsys, "evaluate", "--model", tmp_path / "m", "--test", tmp_path / "test.csv", *columns, "--json")
+    found = json.loads(out)
+    assert code == 0 and found["metrics"] == result["metrics"] and len(found["intents"]) == 2
+    files = ["--input", tmp_path / "test.csv", "--output", tmp_path / "out.csv"]
+    assert run(capsys, "predict", "--model", tmp_path / "m", *files, "--tokens", "said")[0] == 0
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert len(rows) == 20 and all(json.loads(row["prediction"])["intent"] in ("set_timer", "control_lights") for row in rows)
+    code, out, err = run(capsys, "finetune", "command", "--train", tmp_path / "train.csv", *columns[:4], "--out", tmp_path / "x")
+    assert code == 2 and "intent is missing" in err and "--intent NAME" in err and not (tmp_path / "x").exists()
+
+
+# The assistant
+
+
+def test_numbers_and_time_spans_are_read():
+    assert as_words("Set a timer for 25 minutes, please!") == ["set", "a", "timer", "for", "twenty", "five", "minutes", "please"]
+    spans = {"an hour and a half": 5400, "three quarters of an hour": 2700, "five minutes thirty": 330, "half an hour": 1800}
+    assert {text: seconds_of(text) for text in spans} == spans
+    assert seconds_of("a while") is None and seconds_of("zero minutes") is None and seconds_of("ten") is None
+
+
+def test_a_command_changes_the_home_and_a_missing_detail_is_asked_for(toy, monkeypatch):
+    assistant = Assistant(toy[1])
+    action = assistant.read("Please time 10 minutes!")
+    assert action.done and action.intent == "set_timer" and assistant.home.timers == [600]
+    assert assistant.read("lights on in the hall please").done and assistant.home.lights == {"hall": "on"}
+    monkeypatch.setattr(command, "read_commands", lambda saved, texts: [("set_timer", ["O"] * len(texts[0].split(" ")), 0.9)])
+    asked = assistant.read("start a timer")
+    assert not asked.done and asked.reply == NEEDED["set_timer"][1] and assistant.home.timers == [600]
+    assert not assistant.read("a while").done  # not a time span: the question stays open
+    assert assistant.read("seven").done and assistant.home.timers == [600, 420]
+    monkeypatch.setattr(command, "read_commands", lambda saved, texts: [("set_timer", ["O"] * len(texts[0].split(" ")), 0.1)])
+    unsure = assistant.read("mumble")
+    assert not unsure.done and "another way" in unsure.reply and assistant.home.timers == [600, 420]
+
+
+def test_a_light_is_switched_as_said_and_both_of_two_items_are_kept(toy, monkeypatch):
+    tags = {
+        "hall light off": ("control_lights", ["B-room", "O", "B-state"]),
+        "lights out": ("control_lights", ["O", "B-state"]),
+        "hall light on": ("control_lights", ["B-room", "O", "B-state"]),
+        "too dark in here": ("control_lights", ["O"] * 4),
+        "heating off": ("set_temperature", ["O", "B-state"]),
+        "write down milk and eggs": ("add_to_list", ["O", "O", "B-item", "O", "B-item"]),
+    }
+    monkeypatch.setattr(command, "read_commands", lambda saved, texts: [(*tags[texts[0]], 0.9)])
+    assistant, lights = Assistant(toy[1]), []
+    for text in tags:
+        assert assistant.read(text).done
+        lights.append(dict(assistant.home.lights))
+    assert lights[0] == {"hall": "off"}  # it was not on: what is said counts
+    assert lights[1] == {"hall": "off", "house": "off"} and lights[2] == {"hall": "on", "house": "off"}
+    assert lights[3] == {"hall": "on", "house": "on"}  # no place named: all of them
+    assert assistant.home.heating == {"house": "off"} and assistant.home.lists == {"shopping": ["milk and eggs"]}
+
+
+def test_the_assistant_refuses_wrong_models_and_empty_words(toy):
+    with pytest.raises(ValueError, match="'command' is needed"):
+        Assistant(SavedModel(toy[1].model, task="tag"))
+    with pytest.raises(ValueError, match="digits 0 to 9"):
+        Assistant(toy[1], SavedModel(toy[1].model, task="listen", labels=["yes", "no"]))
+    with pytest.raises(ValueError, match="empty"):
+        Assistant(toy[1]).read(" ?! ")
+    with pytest.raises(ValueError, match="no listener"):
+        Assistant(toy[1]).hear(np.zeros(10))

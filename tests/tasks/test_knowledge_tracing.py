@@ -1,0 +1,404 @@
+"""Knowledge tracing: attempts in order, what is known before each, the baselines, the network, and the commands."""
+
+import csv
+import json
+
+from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, OverallRate, SkillRates
+from slm_helpers.cli import main
+from slm_helpers.data.attempts import NUM_FEATURES, Learner, find_twin_skills, join_twin_skills, order_attempts
+from slm_helpers.data.loading import load_dataset
+from slm_helpers.data.simulated import practise, simulate_students
+from slm_helpers.metrics.classification import auc, auc_difference_interval, auc_interval
+from slm_helpers.models.saved import SavedModel, load_model
+from slm_helpers.models.taggers import build_tracer
+from slm_helpers.recipes import public_tracing
+from slm_helpers.tasks import knowledge_tracing as trace
+from slm_helpers.tasks.io import load_parts
+from slm_helpers.training.finetune import FinetuneConfig
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+
+def attempts(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["student", "step", "skill", "correct"])
+
+
+@pytest.fixture(scope="module")
+def few() -> pd.DataFrame:
+    """Sixty simulated learners."""
+    return simulate_students(60, seed=3)
+
+
+@pytest.fixture(scope="module")
+def untrained() -> SavedModel:
+    keras.utils.set_random_seed(0)
+    model = build_tracer(3, num_features=NUM_FEATURES, units=8, embedding_dim=8, head_units=8)
+    return SavedModel(model=model, task="trace", labels=["a", "b", "c"])
+
+
+def history(length: int, *, student: str = "x", seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    return attempts(*[(student, step, "abc"[rng.integers(3)], int(rng.integers(2))) for step in range(length)])
+
+
+# Attempts
+
+
+def test_attempts_are_put_in_order_of_their_step():
+    found = order_attempts(attempts(("y", 1, "a", 1), ("x", 5, "b", 0), ("y", 0, "c", 0)))
+    assert found[["student", "skill"]].to_numpy().tolist() == [["y", "c"], ["y", "a"], ["x", "b"]]
+
+
+def test_an_exercise_for_several_skills_is_one_attempt():
+    rows = attempts(("x", 0, "area", 1), ("x", 1, "sum", 0), ("x", 1, "area", 0), ("x", 2, "sum", 1), ("y", 1, "sum", 1))
+    with pytest.warns(UserWarning, match="2 rows are 1 attempts"):
+        found = order_attempts(rows)
+    assert found["skill"].tolist() == ["area", "area + sum", "sum", "sum"]
+    assert found["correct"].tolist() == [1, 0, 1, 1]
+
+
+def test_rows_of_one_attempt_must_agree():
+    with pytest.raises(ValueError, match="student 'x', step 4: several rows are one attempt, but some are right and some wrong"):
+        order_attempts(attempts(("x", 4, "a", 1), ("x", 4, "b", 0)))
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, float("nan")])
+def test_an_answer_is_right_or_wrong(value):
+    with pytest.raises(ValueError, match=r"row 2: correct is .*, but must be 1 \(right\) or 0 \(wrong\)"):
+        order_attempts(attempts(("x", 0, "a", 1), ("x", 1, "a", value)))
+
+
+def test_a_learner_is_described_by_earlier_attempts_only():
+    learner = Learner()
+    assert learner.describe(0) == [0, 0, 0, 0, 0, 0, 0, 100]
+    for skill, correct in ((0, 1), (1, 0), (0, 1)):
+        learner.note(skill, correct)
+    assert learner.counts(0) == (2, 0, 2, 1) and learner.counts(1) == (0, 1, 2, 1)
+    right, wrong, all_right, all_wrong, _, _, gap, new = learner.describe(1)
+    assert (right, wrong, all_right, all_wrong) == (0, 69, 110, 69)  # 100 ln 2, 100 ln 3
+    assert gap == 110 and new == 0
+    assert learner.describe(0)[4] > 0 > learner.describe(1)[4]
+
+
+def test_skills_that_are_two_names_of_the_same_attempts_are_found_and_joined():
+    rng = np.random.default_rng(0)
+    rows = []
+    for student in range(20):
+        answers = rng.integers(0, 2, 6).tolist()
+        blocks = {"area": answers, "map": rng.integers(0, 2, 6).tolist(), "shape": answers if student else [1, 1]}
+        rows += [(student, 10 * place + i, skill, c) for place, (skill, cs) in enumerate(blocks.items()) for i, c in enumerate(cs)]
+    frame = attempts(*rows)
+    twins = find_twin_skills(frame)
+    assert twins[["skill", "twin", "students", "same"]].to_numpy().tolist() == [["area", "shape", 19, 19]]
+    joined = join_twin_skills(frame, twins)
+    assert joined["skill"].value_counts().to_dict() == {"area": 120, "map": 120, "shape": 2}
+    assert twins["alone"].tolist() == [1]
+    twins = find_twin_skills(frame[frame["student"] > 0])  # now nobody has shapes alone, and who comes with them later is renamed
+    assert join_twin_skills(frame, twins)["skill"].value_counts().to_dict() == {"area": 122, "map": 120}
+
+
+def test_the_simulation_holds_no_attempt_twice(few):
+    assert find_twin_skills(few).empty
+
+
+# Scores
+
+
+def test_auc_worked_out_by_hand():
+    assert auc([0, 1, 0, 1], [0.1, 0.4, 0.5, 0.9]) == 0.75
+    assert auc([0, 1, 1], [0.5, 0.5, 0.5]) == 0.5
+    assert auc([0, 1, 1], [0.5, 0.5, 0.7]) == 0.75
+    with pytest.raises(ValueError, match="both kinds"):
+        auc([1, 1], [0.2, 0.3])
+
+
+def test_auc_agrees_with_scikit_learn_with_and_without_weights():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, 300), rng.integers(0, 20, 300) / 20
+    assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))
+    low, high = auc_interval(labels, scores, np.arange(300))
+    draws = [rng.integers(0, 300, 300) for _ in range(400)]
+    values = np.quantile([roc_auc_score(labels[pick], scores[pick]) for pick in draws], [0.025, 0.975])
+    assert (low, high) == pytest.approx(values, abs=0.02)
+
+
+def test_intervals_draw_students_and_not_rows():
+    rng = np.random.default_rng(1)
+    labels, scores = rng.integers(0, 2, 40), rng.random(40)
+    many = [np.tile(part, 25) for part in (labels, scores, np.arange(40))]
+    rows = auc_interval(labels, scores, np.arange(40), num_samples=400)
+    assert auc_interval(*many, num_samples=400) == pytest.approx(rows)  # 25 equal rows of a student tell no more than one
+    low, high = auc_difference_interval(labels, scores, scores, np.arange(40), num_samples=50)
+    assert low == high == 0
+
+
+# Baselines
+
+
+def test_filter_of_bayesian_tracing_worked_out_by_hand():
+    model = BayesianTracing()
+    model.skills, model._values = ["a"], np.array([[0.5, 0.2, 0.25, 0.1]])
+    frame = attempts(("x", 0, "a", 1), ("x", 1, "a", 0), ("y", 0, "a", 0))
+    first = 0.5 * 0.9 + 0.5 * 0.25
+    known = 0.45 / first
+    second = known + (1 - known) * 0.2
+    np.testing.assert_allclose(model.predict(frame), [first, second * 0.9 + (1 - second) * 0.25, first])
+    np.testing.assert_allclose(model.mastery(frame), [0.5, second, 0.5])
+    np.testing.assert_allclose(model.knowledge([[(0, 1)], []])[:, 0], [second, 0.5])
+
+
+def test_bayesian_tracing_finds_the_parameters_that_made_the_data():
+    rng = np.random.default_rng(5)
+    truth = {"a": (0.3, 0.2, 0.15, 0.05), "b": (0.7, 0.1, 0.3, 0.15)}
+    rows = []
+    for student in range(1500):
+        for skill, (start, learn, guess, slip) in truth.items():
+            known = rng.random() < start
+            for step in range(8):
+                rows.append((student, step + 8 * (skill == "b"), skill, int(rng.random() < (1 - slip if known else guess))))
+                known = known or rng.random() < learn
+    model = BayesianTracing().fit(order_attempts(attempts(*rows)), num_rounds=60)
+    np.testing.assert_allclose(model.parameters.set_index("skill").loc[list(truth)].to_numpy(), list(truth.values()), atol=0.06)
+    assert (np.diff(model.log_losses) < 1e-3).all() and model.log_losses[-1] < model.log_losses[0]
+
+
+def test_bayesian_tracing_stays_within_bounds_after_long_runs_of_one_answer():
+    answers = [1] * 60 + [0] * 60 + [1] * 5
+    model = BayesianTracing()
+    model.skills, model._values = ["a"], np.array([model.USUAL])
+    frame = attempts(*(("x", step, "a", correct) for step, correct in enumerate(answers)))
+    for probs in (model.predict(frame), model.mastery(frame)):
+        assert ((probs >= 0) & (probs <= 1)).all()
+    fitted = BayesianTracing().fit(frame)
+    assert np.isfinite(fitted.log_losses).all() and ((fitted._values > 0) & (fitted._values < 1)).all()
+
+
+def test_no_baseline_sees_the_answer_it_predicts(few):
+    rows = order_attempts(few[few["student"] == "student-001"])
+    for model in (OverallRate(), SkillRates(), CountRegression(), BayesianTracing()):
+        model.fit(order_attempts(few))
+        changed = rows.assign(correct=np.where(rows.index >= 20, 1 - rows["correct"], rows["correct"]))
+        before, after = model.predict(rows), model.predict(changed)
+        np.testing.assert_allclose(before[:21], after[:21])
+        assert ((before > 0) & (before < 1)).all()
+        if isinstance(model, CountRegression | BayesianTracing):
+            assert np.abs(before[21:] - after[21:]).max() > 0.01
+
+
+def test_baselines_name_a_skill_they_do_not_know(few):
+    model = SkillRates().fit(few)
+    with pytest.raises(ValueError, match="row 1: the skill 'knitting' is unknown to this model, which knows adding fractions, addition"):
+        model.predict(attempts(("x", 0, "knitting", 1)))
+
+
+# The network
+
+
+def test_prediction_never_sees_the_answer_or_the_future(untrained):
+    rows = history(60)
+    changed = rows.assign(correct=np.where(rows.index >= 30, 1 - rows["correct"], rows["correct"]))
+    before, after = trace.trace(untrained, rows), trace.trace(untrained, changed)
+    np.testing.assert_allclose(before[:31], after[:31], atol=1e-6)
+    assert np.abs(before[31:] - after[31:]).max() > 1e-4
+
+
+def test_padding_and_company_change_nothing(untrained):
+    rows, other = history(13), history(50, student="y", seed=1)
+    together = trace.trace(untrained, pd.concat([rows, other], ignore_index=True))
+    np.testing.assert_allclose(together[:13], trace.trace(untrained, rows), atol=1e-6)
+
+
+def test_long_histories_are_cut_at_fixed_places(untrained, monkeypatch):
+    rows = history(75).to_dict("records")
+    whole = [row["confidence"] for row in trace.predict(untrained, rows)]
+    monkeypatch.setattr(trace, "PIECE", 20)
+    monkeypatch.setattr(trace, "CONTEXT", 10)
+    cut = [row["confidence"] for row in trace.predict(untrained, rows)]
+    assert cut[:20] == pytest.approx(whole[:20], abs=1e-3)
+    in_parts = trace.Predictor(untrained)
+    parts = [row["confidence"] for start in range(0, 75, 7) for row in in_parts(rows[start : start + 7])]
+    assert parts == pytest.approx(cut, abs=1e-4)
+
+
+def test_what_is_not_answered_yet_is_predicted_and_teaches_nothing(untrained):
+    rows = history(10).to_dict("records")
+    open_rows = [row | {"correct": "", "step": 10 + i} for i, row in enumerate(history(6, seed=2).to_dict("records"))]
+    found = trace.predict(untrained, rows + open_rows)
+    for row, value in zip(open_rows, found[10:], strict=True):
+        assert trace.predict(untrained, [*rows, row])[-1]["confidence"] == pytest.approx(value["confidence"], abs=1e-4)
+
+
+def test_knowledge_is_what_would_be_predicted_next(untrained):
+    rows = history(12)
+    codes = [("abc".index(skill), correct) for skill, correct in zip(rows["skill"], rows["correct"], strict=True)]
+    found = trace.knowledge(untrained, [codes, []])
+    assert found.shape == (2, 3)
+    for place, skill in enumerate("abc"):
+        for row, earlier in enumerate((rows, rows.head(0))):
+            asked = pd.concat([earlier, attempts(("x", 99, skill, 1))], ignore_index=True)
+            assert trace.trace(untrained, asked)[-1] == pytest.approx(found[row, place], abs=1e-5)
+
+
+def test_a_tracer_learns_who_knows_what_and_survives_saving():
+    rng = np.random.default_rng(0)
+    rows = []
+    for student in range(120):  # half of the learners know everything, half nothing
+        for step in range(10):
+            rows.append((f"s{student}", step, "ab"[rng.integers(2)], int(rng.random() < (0.95 if student % 2 else 0.1))))
+    frame = attempts(*rows).assign(split=["train" if int(row[0][1:]) < 80 else "valid" if int(row[0][1:]) < 90 else "test" for row in rows])
+    saved, history_ = trace.train(frame, config=FinetuneConfig(epochs=6, batch_size=8, learning_rate=1e-2), units=16)
+    test = frame[frame["split"] == "test"]
+    scores = trace.evaluate(saved, test)
+    values = scores.metrics.set_index("metric")
+    assert values.loc["auc", "value"] > 0.85 and values.loc["auc", "ci_low"] <= values.loc["auc", "value"] <= values.loc["auc", "ci_high"]
+    assert scores.rows == len(test) and set(scores.tables["skills"]["skill"]) == {"a", "b"}
+    assert {"train", "valid"} == set(history_["split"]) and saved.settings["temperature"] > 0
+
+
+def test_learners_with_one_answer_are_learned_from_and_predicted():
+    frame = attempts(*[(f"s{i}", 0, "ab"[i % 2], int(i % 2 == 0 or i % 7 == 0)) for i in range(60)]).assign(split="train")
+    saved, _ = trace.train(frame, config=FinetuneConfig(epochs=8, batch_size=8, learning_rate=1e-2), units=8)
+    easy, hard = trace.predict(saved, [{"student": "new", "step": i, "skill": s, "correct": ""} for i, s in enumerate("ab")])
+    assert (easy["prediction"], hard["prediction"]) == ("1", "0")
+
+
+def test_train_refuses_what_it_cannot_use(few):
+    with pytest.raises(ValueError, match="one kind at most"):
+        trace.train(few.assign(correct=1))
+    with pytest.raises(ValueError, match="valid, attempt 1: the skill 'knitting' is unknown"):
+        trace.check_rows(few.assign(skill=np.where(few["split"] == "valid", "knitting", few["skill"])))
+    with pytest.raises(ValueError, match="--base none"):
+        trace.train(few, base=SavedModel(model=None))
+
+
+def test_predict_refuses_unknown_skills_bad_answers_and_steps_out_of_order(untrained):
+    good = {"student": "x", "step": 3, "skill": "a", "correct": 1}
+    with pytest.raises(ValueError, match="row 2: the skill 'd' is unknown to this model, which knows a, b, c"):
+        trace.predict(untrained, [good, good | {"step": 4, "skill": "d"}])
+    with pytest.raises(ValueError, match="row 2: correct is 7"):
+        trace.predict(untrained, [good, good | {"step": 4, "correct": 7}])
+    with pytest.raises(ValueError, match="row 2: step 3 of student 'x' comes after step 3"):
+        trace.predict(untrained, [good, good])
+
+
+# Files and commands
+
+
+def test_whole_learners_go_to_valid(tmp_path):
+    simulate_students(40).drop(columns=["split", "mastered"]).to_csv(tmp_path / "train.csv", index=False)
+    simulate_students(3, seed=1).drop(columns="split").to_csv(tmp_path / "test.csv", index=False)
+    frame = load_parts("trace", train=[str(tmp_path / "train.csv")], test=str(tmp_path / "test.csv"))
+    assert frame[frame["split"] != "test"].groupby("student")["split"].nunique().max() == 1
+    assert frame.loc[frame["split"] == "valid", "student"].nunique() == 4
+
+
+def test_a_file_without_steps_is_in_order(tmp_path):
+    (tmp_path / "rows.csv").write_text("who,skill,correct\n" + "".join(f"s{i % 4},a,{i % 2}\n" for i in range(12)))
+    frame = load_dataset(tmp_path / "rows.csv", student="who")
+    assert frame.groupby("student")["step"].apply(list).tolist() == [[0, 1, 2]] * 4
+
+
+def test_a_bad_answer_in_a_file_is_named(tmp_path):
+    (tmp_path / "rows.csv").write_text("student,skill,correct\n" + "x,a,1\n" * 10 + "x,a,3\n")
+    with pytest.raises(ValueError, match=r"rows.csv, line 12, column 'correct': '3', but it must be 1 for a right answer or 0"):
+        load_dataset(tmp_path / "rows.csv")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with rows and a model trained on them by the command."""
+    folder = tmp_path_factory.mktemp("trace")
+    frame = simulate_students(50, seed=5).rename(columns={"student": "who"})
+    frame[frame["split"] != "test"].drop(columns=["split", "mastered"]).to_csv(folder / "train.csv", index=False)
+    frame[frame["split"] == "test"].drop(columns=["split", "mastered"]).to_csv(folder / "test.csv", index=False)
+    files = ["--train", str(folder / "train.csv"), "--test", str(folder / "test.csv")]
+    assert main(["finetune", "trace", *files, "--student", "who", "--epochs", "3", "--out", str(folder / "model")]) == 0
+    return folder
+
+
+def test_evaluate_and_predict_from_the_shell(trained, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["evaluate", "--model", str(trained / "model"), "--test", str(trained / "test.csv"), "--student", "who", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == "trace" and set(found["metrics"]) == {"auc", "accuracy", "bits"}
+    assert found["metrics"]["auc"]["value"] == load_model(trained / "model").metrics["auc"]["value"]
+    assert 0.5 < found["metrics"]["auc"]["value"] < 1
+    rows = list(csv.DictReader((trained / "test.csv").open()))
+    with (tmp_path / "ask.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["who", "skill", "correct"])
+        writer.writeheader()
+        writer.writerows([{key: row[key] for key in ("who", "skill", "correct")} for row in rows[:40]])
+        writer.writerow({"who": rows[39]["who"], "skill": "counting", "correct": ""})
+    arguments = ["predict", "--model", str(trained / "model"), "--input", str(tmp_path / "ask.csv"), "--output", str(tmp_path / "out.csv")]
+    assert main([*arguments, "--student", "who"]) == 0
+    out = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert len(out) == 41 and {row["prediction"] for row in out} <= {"0", "1"}
+    assert all(0.5 <= float(row["confidence"]) <= 1 for row in out)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("x,knitting,1", "the skill 'knitting' is unknown"),
+        ("x,counting,5", "line 2, column 'correct': '5', but it must be 1"),
+        ("x,counting,maybe", "line 2, column 'correct': 'maybe' is not a whole number"),
+        (",counting,1", "line 2, column 'student': empty"),
+    ],
+)
+def test_bad_rows_stop_predict(trained, tmp_path, capsys, row, message):
+    (tmp_path / "ask.csv").write_text(f"student,skill,correct\n{row}\n")
+    arguments = ["--model", str(trained / "model"), "--input", str(tmp_path / "ask.csv"), "--output", str(tmp_path / "out.csv")]
+    assert main(["predict", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_shell_refuses_a_base(trained, capsys):
+    arguments = ["--train", str(trained / "train.csv"), "--student", "who", "--base", "slm-base-en", "--out", str(trained / "other")]
+    assert main(["finetune", "trace", *arguments]) == 2
+    assert "--base none" in capsys.readouterr().err
+
+
+# Advice in the simulation
+
+
+def test_an_oracle_teaches_more_than_chance():
+    def oracle(students, histories, rng):
+        return [int(np.argmin(student.mastered)) for student in students]
+
+    def chance(students, histories, rng):
+        return rng.integers(0, 20, len(students)).tolist()
+
+    gains = {choose: practise(choose, num_students=60, num_exercises=20, seed=1) for choose in (oracle, chance)}
+    assert (gains[oracle]["before"] == gains[chance]["before"]).all(), "the same learners under both"
+    gain = {choose: (table["after"] - table["before"]).mean() for choose, table in gains.items()}
+    assert gain[oracle] > gain[chance] + 0.5
+
+
+# Public results
+
+
+def test_a_public_set_is_measured_once_beside_its_baselines(monkeypatch):
+    frame = simulate_students(30, seed=2)
+    # One attempt at a skill that train lacks, as in assistments2009.
+    strange = frame[frame["split"] == "test"].tail(1).assign(skill="juggling")
+    monkeypatch.setattr(public_tracing, "load_dataset", lambda name: pd.concat([frame, strange], ignore_index=True))
+    options = {"seeds": (1,), "changes": {"epochs": 1}}
+    found = list(public_tracing.measure_tracing("tiny", known=set(), **options))
+    assert [about["model"] for _, about in found] == [*public_tracing.BASELINES, public_tracing.MODEL]
+    for scores, about in found:
+        gains = [f"auc_gain over {model}" for model in public_tracing.BASELINES] if about["model"] == public_tracing.MODEL else []
+        assert scores["metric"].tolist() == ["auc", "accuracy", "bits", *gains]
+        assert (scores["ci_low"] <= scores["value"]).all() and (scores["value"] <= scores["ci_high"]).all()
+        assert about["train_rows"] == (frame["split"] == "train").sum() and about["split"] == "test"
+    scores = {about["model"]: scores.set_index("metric")["value"] for scores, about in found}
+    for model in public_tracing.BASELINES:
+        gain = scores[public_tracing.MODEL][f"auc_gain over {model}"]
+        assert gain == pytest.approx(scores[public_tracing.MODEL]["auc"] - scores[model]["auc"])
+    known = {(about["model"], str(about["seed"])) for _, about in found}
+    assert list(public_tracing.measure_tracing("tiny", known=known, **options)) == []

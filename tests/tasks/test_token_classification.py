@@ -1,0 +1,522 @@
+"""Tagging words: entities counted by hand, legal tags only, a network that padding cannot change, and files from end to end."""
+
+import csv
+import itertools
+import json
+
+from slm_helpers.baselines.classification import LinearTagger
+from slm_helpers.cli import main
+from slm_helpers.data import results
+from slm_helpers.metrics.classification import bootstrap_interval, legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
+from slm_helpers.models.layers import ReverseWords, WordMeans, WordSpelling, WordStates
+from slm_helpers.models.saved import SavedModel, build_language_model, load_model, save_model
+from slm_helpers.models.taggers import MAX_CHARACTERS, NUM_CHARACTERS, build_tagger
+from slm_helpers.recipes import public_results as public
+from slm_helpers.tasks import token_classification as tag
+from slm_helpers.text.hashing import NUM_WORD_FEATURES, fit_ngram_table, hash_words, word_features
+from slm_helpers.text.tokenizers import train_bpe_tokenizer
+from slm_helpers.training.finetune import FinetuneConfig
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+FAST = FinetuneConfig(epochs=12, batch_size=16, learning_rate=0.01, precision="float32")
+PEOPLE, PLACES = ["Ada", "Bo", "Cleo", "Dan"], ["Bergen", "Oslo", "Turin", "Lima"]
+
+
+def toy_rows(num_rows: int, *, seed: int = 0) -> pd.DataFrame:
+    """Sentences with a person, of one word or two, and mostly a place: a few steps suffice to learn them."""
+    rng = np.random.default_rng(seed)
+    tokens, tags = [], []
+    for i in range(num_rows):
+        person, place = rng.choice(PEOPLE), rng.choice(PLACES)
+        first = [person, "Moss"] if i % 2 else [person]
+        words = ["today", *first, "walks", "to", place, str(i)] if i % 3 else ["so", *first, "sleeps", str(i)]
+        marks = ["O", "B-PER", *["I-PER"] * (len(first) - 1), *(["O", "O", "B-LOC", "O"] if i % 3 else ["O", "O"])]
+        tokens.append(" ".join(words))
+        tags.append(" ".join(marks))
+    return pd.DataFrame({"tokens": tokens, "tags": tags})
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """A tagger of the toy sentences, its rows and history."""
+    frame = pd.concat([toy_rows(160).assign(split="train"), toy_rows(30, seed=1).assign(split="valid")], ignore_index=True)
+    saved, history = tag.train(frame, base=small_base(frame["tokens"]), config=FAST, dropout=0.1)
+    return saved, history
+
+
+def small_base(texts, cell: str = "gru") -> SavedModel:
+    """A language model with random weights."""
+    keras.utils.set_random_seed(3)
+    tokenizer = train_bpe_tokenizer(texts, vocab_size=300)
+    return SavedModel(build_language_model(tokenizer.vocab_size, cell=cell, embedding_dim=8, units=10), tokenizer)
+
+
+# Entities
+
+
+@pytest.mark.parametrize(
+    ("tags", "spans"),
+    [
+        ("O O", []),
+        ("B-PER I-PER O B-LOC", [(0, 2, "PER"), (3, 4, "LOC")]),
+        ("B-PER B-PER", [(0, 1, "PER"), (1, 2, "PER")]),
+        ("B-PER B-LOC I-LOC", [(0, 1, "PER"), (1, 3, "LOC")]),
+        ("O I-PER I-PER", [(1, 3, "PER")]),  # conlleval: begins an entity
+        ("B-PER I-LOC I-LOC", [(0, 1, "PER"), (1, 3, "LOC")]),
+        ("B-PER O I-PER", [(0, 1, "PER"), (2, 3, "PER")]),
+        ("I-PER B-PER I-PER", [(0, 1, "PER"), (1, 3, "PER")]),
+        ("B-creative-work I-creative-work", [(0, 2, "creative-work")]),
+    ],
+)
+def test_entities_are_read_as_conlleval_reads_them(tags, spans):
+    assert spans_of(tags.split()) == spans
+
+
+def test_scores_of_entities_by_hand():
+    wanted = ["B-PER I-PER O B-LOC", "B-LOC O", "O O O", "B-ORG I-ORG I-ORG"]
+    found = ["B-PER I-PER O B-LOC", "B-PER O", "O B-LOC O", "B-ORG I-ORG O"]
+    wanted, found = ([row.split() for row in rows] for rows in (wanted, found))
+    # Right: the first PER and LOC. Found: five. Wanted: four. A wrong type and a short one are wrong twice.
+    scores = tag_table(wanted, found).set_index("metric")["value"]
+    assert scores["entity_precision"] == pytest.approx(2 / 5)
+    assert scores["entity_recall"] == pytest.approx(2 / 4)
+    assert scores["entity_f1"] == pytest.approx(2 * 0.4 * 0.5 / 0.9)
+    assert scores["accuracy"] == pytest.approx(9 / 12)
+    counts = span_counts(wanted, found).groupby("type")[["right", "found", "wanted"]].sum()
+    assert counts.loc["LOC"].tolist() == [1, 2, 2]
+    assert counts.loc["PER"].tolist() == [1, 2, 1]
+    assert counts.loc["ORG"].tolist() == [0, 1, 1]
+    assert [float(score[0]) for score in precision_recall_f1(*counts.loc[["LOC"]].to_numpy().T)] == [0.5, 0.5, 0.5]
+
+
+def test_without_any_entity_scores_are_0_and_the_right_words_still_count():
+    scores = tag_table([["O", "O"], ["O"]], [["O", "O"], ["O"]]).set_index("metric")["value"]
+    assert scores.to_dict() == {"entity_f1": 0, "entity_precision": 0, "entity_recall": 0, "accuracy": 1}
+
+
+def test_the_intervals_are_those_of_drawing_sentences():
+    rng = np.random.default_rng(0)
+    wanted = [["B-PER" if x else "O" for x in rng.random(rng.integers(2, 9)) < 0.3] for _ in range(60)]
+    found = [[mark if rng.random() < 0.8 else "B-PER" for mark in row] for row in wanted]
+    table = tag_table(wanted, found, num_samples=4000).set_index("metric")
+
+    def f1(rows):
+        counts = span_counts([wanted[i] for i in rows], [found[i] for i in rows])[["right", "found", "wanted"]].sum()
+        return 2 * counts["right"] / (counts["found"] + counts["wanted"])
+
+    low, high = bootstrap_interval(f1, np.arange(60), num_samples=400)
+    assert table.loc["entity_f1", "ci_low"] == pytest.approx(low, abs=0.02)
+    assert table.loc["entity_f1", "ci_high"] == pytest.approx(high, abs=0.02)
+
+
+def test_a_prediction_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="row 2: 1 predicted tags for 2 words"):
+        span_counts([["O"], ["O", "O"]], [["O"], ["O"]])
+
+
+# Legal tags
+
+
+def is_legal(tags) -> bool:
+    return all(mark[0] != "I" or before[2:] == mark[2:] for before, mark in itertools.pairwise(["O", *tags]))
+
+
+def test_the_best_legal_tags_are_those_of_trying_all():
+    rng = np.random.default_rng(0)
+    scores = [rng.normal(size=(length, 5)) * 3 for length in (1, 4, 2, 5, 4, 3)]
+    for rows, codes in zip(scores, legal_tags(scores, LABELS), strict=True):
+        sequences = [s for s in itertools.product(range(5), repeat=len(rows)) if is_legal([LABELS[i] for i in s])]
+        best = max(sequences, key=lambda s, rows=rows: sum(rows[place, code] for place, code in enumerate(s)))
+        assert tuple(codes) == best
+
+
+def test_tags_are_always_legal_for_many_sentences_of_all_lengths():
+    rng = np.random.default_rng(1)
+    scores = [rng.normal(size=(length, 5)).astype("float32") * 5 for length in (*rng.integers(1, 40, 600), 5000)]
+    found = legal_tags(scores, LABELS)
+    assert [len(codes) for codes in found] == [len(rows) for rows in scores]
+    assert all(is_legal([LABELS[code] for code in codes]) for codes in found)
+    np.testing.assert_array_equal(legal_tags(scores[:1], LABELS)[0], found[0])
+
+
+# Layers
+
+
+def numpy(value) -> np.ndarray:
+    return keras.ops.convert_to_numpy(value)
+
+
+def test_words_are_taken_from_their_tokens():
+    features = np.arange(12, dtype="float32").reshape(2, 6, 1)
+    word_ends = np.array([[2, 3, 5], [4, 0, 0]], "int32")
+    np.testing.assert_array_equal(numpy(WordStates()([features, word_ends]))[..., 0], [[2, 3, 5], [10, 6, 6]])
+    np.testing.assert_allclose(numpy(WordMeans()([features, word_ends]))[..., 0], [[1.5, 3, 4.5], [8.5, 0, 0]])
+    np.testing.assert_array_equal(numpy(ReverseWords()([features[:, :3], word_ends]))[..., 0], [[2, 1, 0], [6, 7, 8]])
+
+
+def test_spelling_sees_three_characters_at_a_time_and_no_padding():
+    keras.utils.set_random_seed(1)  # of 300 draws of weights, one sees no difference between the two words
+    layer = WordSpelling(8, filters=4, size=3)
+    words = np.array([[[1, 2, 3, 0, 0, 0], [0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]]], "int32")
+    found = numpy(layer(words))
+    np.testing.assert_allclose(found[0, 0], numpy(layer(words[:, :1, :4]))[0, 0], atol=1e-6)
+    assert not found[0, 1].any() and (found[0, 2] != found[0, 0]).any()
+    vectors, kernel, bias = layer.get_weights()
+    x = np.concatenate([np.zeros((1, 3)), vectors[[1, 2, 3]], np.zeros((1, 3))])
+    by_hand = np.maximum([x[i : i + 3].reshape(-1) @ kernel + bias for i in range(3)], 0).max(axis=0)
+    np.testing.assert_allclose(found[0, 0], by_hand, atol=1e-6)
+    copy = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert (copy.num_characters, copy.filters, copy.size) == (8, 4, 3)
+
+
+# The network
+
+
+def new_tagger(**options) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return build_tagger(20, num_tags=5, embedding_dim=6, units=8, head_units=7, filters=5, **options)
+
+
+def a_sentence(seed: int = 0, num_words: int = 5) -> list[np.ndarray]:
+    """token_ids, word_ends and characters of one sentence, with a batch axis."""
+    rng = np.random.default_rng(seed)
+    ends = np.cumsum(rng.integers(1, 4, num_words))
+    characters = rng.integers(1, NUM_CHARACTERS, (num_words, MAX_CHARACTERS))
+    return [a[None].astype("int32") for a in (np.r_[2, rng.integers(3, 20, ends[-1])], ends, characters)]
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_padding_changes_no_score(cell):
+    model = new_tagger(cell=cell)
+    ids, ends, characters = a_sentence()
+    alone = numpy(model([ids, ends, characters]))
+    padded = numpy(model([np.pad(ids, ((0, 0), (0, 9))), np.pad(ends, ((0, 0), (0, 3))), np.pad(characters, ((0, 0), (0, 3), (0, 0)))]))
+    assert alone.shape == (1, 5, 5) and alone.dtype == "float32"
+    np.testing.assert_allclose(padded[:, :5], alone, atol=1e-5)
+
+
+def test_every_word_sees_the_words_on_both_sides_and_its_spelling():
+    model = new_tagger()
+    ids, ends, characters = a_sentence()
+    before = numpy(model([ids, ends, characters]))[0]
+    for changed in (ids[:, ends[0, -1]], ids[:, 1]):  # the last token, then the first
+        kept = changed.copy()
+        changed[:] = kept % 17 + 3
+        after = numpy(model([ids, ends, characters]))[0]
+        changed[:] = kept
+        assert (np.abs(after - before).max(axis=1) > 1e-6).all()
+    characters[0, 2] = characters[0, 2][::-1]
+    assert np.abs(numpy(model([ids, ends, characters]))[0] - before)[2].max() > 1e-5
+
+
+def test_a_tagger_from_a_base_has_its_weights():
+    base = small_base(["the cat sat"], cell="lstm").model
+    model = tag.tagger_from_base(base, num_tags=3)
+    for name in ("embedding", "lstm_0"):
+        for ours, theirs in zip(model.get_layer(name).get_weights(), base.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_wrong_sizes_are_named():
+    with pytest.raises(ValueError, match="num_tags is 1, but a tagger needs two"):
+        build_tagger(20, num_tags=1)
+    with pytest.raises(ValueError, match="word_dropout"):
+        build_tagger(20, num_tags=3, word_dropout=1.0)
+
+
+# The linear model beside it
+
+
+def test_words_are_hashed_with_their_neighbours():
+    found = hash_words([["Ada", "saw", "Bo"], ["x"], ["Ada", "saw", "Cleo"]], num_buckets=1 << 16)
+    assert [rows.shape for rows in found] == [(3, NUM_WORD_FEATURES), (1, NUM_WORD_FEATURES), (3, NUM_WORD_FEATURES)]
+    assert all(rows.dtype == "int32" and rows.max() <= 1 << 16 for rows in found)
+    for row in np.concatenate(found):
+        kept = row[row > 0]
+        assert len(set(kept)) == len(kept) and not row[len(kept) :].any()
+    assert len(set(found[0][0]) - set(found[2][0])) == 1  # two places on: another word of the same shape
+    assert len(set(found[0][1]) & set(found[0][2])) < 8
+    longest = max(len(set(names)) for names in word_features(["Ada-Bo", "U.S", "25-year", "walks"] * 3))
+    assert longest == NUM_WORD_FEATURES
+    assert hash_words([["Ada"]], num_buckets=1024)[0][0, 0] == 99  # stored models rely on it
+
+
+def test_scores_of_the_linear_model_are_added_and_padding_changes_none():
+    keras.utils.set_random_seed(1)
+    options = {"num_tags": 5, "embedding_dim": 6, "units": 8, "head_units": 7, "filters": 5}
+    model, alone = build_tagger(20, num_buckets=64, **options), build_tagger(20, **options)
+    alone.set_weights([w for w in model.get_weights() if w.shape != (65, 6)])
+    table = np.random.default_rng(0).random((65, 6)).astype("float32") + 0.1
+    table[0] = 0
+    model.get_layer("ngram_scores").set_weights([table])
+    ids, ends, characters = a_sentence()
+    features = np.random.default_rng(1).integers(1, 65, (1, 5, NUM_WORD_FEATURES)).astype("int32")
+    features[0, 2, 9:] = 0
+    scores = numpy(model([ids, ends, characters, features]))
+    linear = table[features].sum(axis=2)
+    by_hand = numpy(alone([ids, ends, characters])) + linear[..., :-1] / np.sqrt(linear[..., -1:])
+    np.testing.assert_allclose(scores, by_hand, atol=1e-4)
+    padded = [np.pad(rows, [(0, 0), (0, 3), *[(0, 0)] * (rows.ndim - 2)]) for rows in (ids, ends, characters, features)]
+    np.testing.assert_allclose(numpy(model(padded))[:, :5], scores, atol=1e-4)
+
+
+def test_add_ngrams_mixes_in_the_shares_and_leaves_the_network_as_it_is():
+    frame = pd.concat([toy_rows(60).assign(split="train"), toy_rows(20, seed=1).assign(split="valid")], ignore_index=True)
+    alone, _ = tag.train(frame, base=None, config=FinetuneConfig(epochs=1, precision="float32"), ngrams=False)
+    before = [w.copy() for w in alone.model.get_weights()]
+    both = tag.add_ngrams(alone, frame)
+    assert len(alone.model.inputs) == 3 and len(both.model.inputs) == 4
+    assert all((ours == theirs).all() for ours, theirs in zip(alone.model.get_weights(), before, strict=True))
+    words = [row.split(" ") for row in frame["tokens"][:7]]
+    sums = both.model.get_layer("ngram_scores").get_weights()[0][hash_words(words, num_buckets=1 << 17)[3]].sum(axis=1)
+    linear = sums[:, :-1] / np.sqrt(sums[:, -1:])
+    rest = tag.tag_scores(both.model, both.tokenizer, words)[3] - linear
+    network = tag.tag_scores(alone.model, alone.tokenizer, words)[3]
+    bias = (rest - both.settings["shares"][0] * network).mean(axis=0)
+    np.testing.assert_allclose(rest, both.settings["shares"][0] * network + bias, atol=0.02)  # shares are rounded in the settings
+    test = toy_rows(40, seed=5)
+    f1 = [tag.evaluate(saved, test).metrics["value"].iloc[0] for saved in (alone, both)]
+    assert f1[1] > 0.9 > f1[0]  # after one epoch the network knows little, the linear model all
+
+
+def test_valid_is_learned_from_unless_it_has_to_be_scored():
+    frame = pd.concat([toy_rows(30).assign(split="train"), toy_rows(10, seed=1).assign(split="valid")], ignore_index=True)
+    base = small_base(frame["tokens"])
+    alone = SavedModel(tag.tagger_from_base(base.model, num_tags=5), base.tokenizer, labels=LABELS)
+    train = frame[frame["split"] == "train"]
+    hashed = np.concatenate(hash_words([row.split(" ") for row in train["tokens"]], num_buckets=1 << 17))
+    codes = np.concatenate(tag.tag_codes(train["tags"], LABELS))
+    wanted, _ = fit_ngram_table(hashed, codes, num_classes=5, num_buckets=1 << 17, by_rarity=False, penalty=tag._PENALTY)
+    for keep in (True, False):
+        table = tag.add_ngrams(alone, frame, keep_valid=keep).model.get_layer("ngram_scores").get_weights()[0][:, :-1]
+        off = np.abs(table / table.max() - wanted[:, :-1] / wanted[:, :-1].max()).max()  # but for the share
+        assert (off < 1e-4) == keep
+
+
+def test_without_valid_both_get_their_usual_share():
+    saved, _ = tag.train(toy_rows(60).assign(split="train"), base=None, config=FinetuneConfig(epochs=1, precision="float32"))
+    assert saved.settings["shares"] == list(tag._SHARES) and "temperature" not in saved.settings
+    assert tag.evaluate(saved, toy_rows(20, seed=5)).metrics["value"].iloc[0] > 0.8
+
+
+# Sentences
+
+
+def test_each_word_ends_where_its_tokens_do():
+    tokenizer = train_bpe_tokenizer(["Ada went to Bergen", "Ada went to Oslo"], vocab_size=270)
+    words = ["Ada", "went", "to", "Bergen", "Zürich🙂", "", "x" * 500]
+    found = tag.encode_sentences(tokenizer, [words, ["Ada"]])
+    ids, ends, characters = (found[name][0] for name in ("token_ids", "word_ends", "characters"))
+    assert ids[0] == tokenizer.end_id and len(ids) == ends[-1] + 1 and characters.shape == (7, MAX_CHARACTERS)
+    assert (np.diff(ends, prepend=0) > 0).all()  # even a word without a sign has a token
+    assert tokenizer.decode(ids[: ends[4] + 1]) == "Ada went to Bergen Zürich🙂"
+    assert characters[0].tolist() == [257, *(byte + 1 for byte in b"Ada"), 258, *[0] * (MAX_CHARACTERS - 5)]
+    assert characters[5].tolist()[:3] == [257, 258, 0] and characters[6].min() > 0
+    assert ends[6] - ends[5] <= 16
+
+
+@pytest.mark.parametrize("num_words", [1, 127, 128, 129, 159, 160, 161, 224, 225, 5000])
+def test_pieces_hold_every_word_once_with_context_around_it(num_words):
+    pieces = tag.pieces_of(num_words)
+    counted = [place for _, _, first, last in pieces for place in range(first, last)]
+    assert counted == list(range(num_words))
+    for start, stop, first, last in pieces:
+        assert 0 <= start <= first < last <= stop <= num_words and stop - start <= tag.MAX_WORDS
+        assert first - start >= 16 or start == 0
+        assert stop - last >= 16 or stop == num_words
+
+
+def test_a_sentence_of_5000_words_keeps_all_its_tags(toy):
+    saved, _ = toy
+    words = toy_rows(900)["tokens"].str.cat(sep=" ").split(" ")[:5000]
+    (found,) = tag.predict(saved, [{"tokens": " ".join(words)}])
+    assert len(found["prediction"].split(" ")) == 5000 and 0 < found["confidence"] <= 1
+    (short,) = tag.predict(saved, [{"tokens": " ".join(words[:100])}])
+    assert short["prediction"].split(" ")[:80] == found["prediction"].split(" ")[:80]
+
+
+# Training
+
+
+def test_it_learns_a_toy_task_and_keeps_its_scores(toy, tmp_path):
+    saved, history = toy
+    assert saved.labels == LABELS and 0.04 < saved.settings["temperature"] < 21
+    valid = history.loc[history["split"] == "valid", "loss_nats"]
+    assert valid.iloc[-1] < 0.2 * valid.iloc[0]
+    test = toy_rows(60, seed=5)
+    found = tag.evaluate(saved, test)
+    scores = found.metrics.set_index("metric")
+    assert found.rows == 60 and scores.loc["entity_f1", "value"] > 0.95
+    assert ((scores["ci_low"] <= scores["value"]) & (scores["value"] <= scores["ci_high"])).all()
+    assert found.tables["entities"]["type"].tolist() == ["LOC", "PER"] and found.tables["entities"]["rows"].tolist() == [40, 60]
+    save_model(tmp_path / "model", saved.model, tokenizer=saved.tokenizer, task="tag", labels=saved.labels, settings=saved.settings)
+    loaded = load_model(tmp_path / "model", task="tag")
+    rows = test[["tokens"]].to_dict("records")
+    assert tag.predict(loaded, rows) == tag.predict(saved, rows)
+
+
+def test_predictions_are_legal_whatever_the_weights():
+    frame = toy_rows(40)
+    base = small_base(frame["tokens"])
+    saved = SavedModel(tag.tagger_from_base(base.model, num_tags=5), base.tokenizer, labels=LABELS)
+    saved.model.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in saved.model.get_weights()])
+    for row in tag.predict(saved, frame.to_dict("records")):
+        assert is_legal(row["prediction"].split(" "))
+
+
+def test_words_at_the_edge_of_a_piece_do_not_count_twice():
+    tokenizer = train_bpe_tokenizer(["a b"], vocab_size=270)
+    frame = pd.DataFrame({"tokens": [" ".join("a" * 300)], "tags": [" ".join(["B-PER"] * 300)]})
+    targets = tag._examples(tokenizer, frame, LABELS).targets
+    assert len(targets) == 3 and sum((target >= 0).sum() for target in targets) == 300
+
+
+def test_caution_mends_scores_that_find_too_many_entities_but_not_by_chance():
+    rng = np.random.default_rng(0)
+    codes = [np.where(rng.random(10) < 0.3, 3, 0) for _ in range(200)]
+    scores = [2.0 * np.eye(5)[row] + rng.normal(size=(10, 5)) for row in codes]
+    too_eager = [rows + np.array([-1.5, 0, 0, 0, 0]) for rows in scores]
+    assert tag._best_caution(too_eager, codes, LABELS) >= 1.0
+    assert tag._best_caution(too_eager[:20], codes[:20], LABELS) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.assign(tags="O"), "1 tags|Each token needs one tag"),
+        (lambda f: f.assign(tags=f["tags"].str.replace("B-", "I-")), "row 1, token 2: I-PER follows O"),
+        (lambda f: f.assign(tags=f["tags"].str.replace("[BI]-...", "O", regex=True)), "All tags in train are O"),
+        (
+            lambda f: f.assign(tags=f["tags"].where(f["split"] == "train", f["tags"].str.replace("PER", "FOO"))),
+            r"valid, row 1: the tag 'B-FOO' stands in valid but never in train, which has O, B-LOC",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_learned_are_named(change, message):
+    frame = pd.concat([toy_rows(20).assign(split="train"), toy_rows(5).assign(split="valid")], ignore_index=True)
+    with pytest.raises(ValueError, match=message):
+        tag.train(change(frame), base=None, config=FAST)
+
+
+def test_a_tag_that_the_model_does_not_know_is_named(toy):
+    frame = toy_rows(20)
+    frame.loc[11, "tags"] = frame.loc[11, "tags"].replace("B-PER", "B-FOO").replace("I-PER", "I-FOO")
+    with pytest.raises(ValueError, match=r"^row 12: the tag 'B-FOO' is unknown to this model, which knows O, B-LOC, I-LOC, B-PER, I-PER"):
+        tag.evaluate(toy[0], frame)
+
+
+# The baseline
+
+
+def test_the_linear_tagger_learns_words_and_endings_and_stays_legal():
+    train, test = toy_rows(80), toy_rows(30, seed=1)
+    words, tags = ([row.split(" ") for row in train[name]] for name in ("tokens", "tags"))
+    tagger = LinearTagger().fit(words, tags)
+    found = tagger.predict([row.split(" ") for row in test["tokens"]])
+    assert tag_table([row.split(" ") for row in test["tags"]], found)["value"].iloc[0] > 0.95
+    rng = np.random.default_rng(0)
+    mixed = tagger.predict([[str(word) for word in rng.permutation(np.concatenate(words))[:30]] for _ in range(20)])
+    assert all(is_legal(row) for row in mixed)
+
+
+def test_public_sets_are_measured_beside_the_linear_tagger_once(monkeypatch, tmp_path, capsys):
+    parts = [
+        toy_rows(num_rows, seed=seed).assign(split=split)
+        for seed, (split, num_rows) in enumerate({"train": 40, "valid": 12, "test": 20}.items())
+    ]
+    monkeypatch.setattr(public, "load_dataset", lambda name: pd.concat(parts, ignore_index=True))
+    monkeypatch.setattr(public, "load_pretrained", lambda name: small_base(parts[0]["tokens"]))
+    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path)
+    run = public.PublicRun(task="tag", seeds=(1,), changes={"epochs": 1})
+    public.measure("tiny", run)
+    table = results.read_results("public")
+    assert set(table["model"]) == {"linear tagger", "slm-base-en", "slm-base-en + n-grams"}
+    assert set(table["metric"]) == {"entity_f1", "entity_precision", "entity_recall", "accuracy"}
+    assert table.loc[(table["model"] == "linear tagger") & (table["metric"] == "entity_f1"), "value"].item() > 0.9
+    capsys.readouterr()
+    public.measure("tiny", run)
+    assert capsys.readouterr().out == ""
+    assert {"conll2003_en", "wnut17", "conll2002_es"} <= {name for name, run in public.RUNS.items() if run.task == "tag"}
+
+
+# From file to file
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with CoNLL and CSV files and a model fine-tuned on them from random weights."""
+    folder = tmp_path_factory.mktemp("tag")
+    write_conll(folder / "train.conll", toy_rows(160))
+    write_conll(folder / "test.conll", toy_rows(40, seed=1))
+    toy_rows(40, seed=1).rename(columns={"tokens": "sentence", "tags": "marks"}).to_csv(folder / "test.csv", index=False)
+    settings = ["--base", "none", "--epochs", "8", "--batch-size", "8", "--learning-rate", "0.005", "--out", str(folder / "model")]
+    assert main(["finetune", "tag", "--train", str(folder / "train.conll"), "--test", str(folder / "test.conll"), *settings]) == 0
+    return folder
+
+
+def write_conll(path, frame):
+    pairs = [zip(*(row.split(" ") for row in both), strict=True) for both in zip(frame["tokens"], frame["tags"], strict=True)]
+    path.write_text("\n\n".join("\n".join("\t".join(pair) for pair in sentence) for sentence in pairs) + "\n")
+
+
+def run(capsys, *arguments):
+    """Run a command; returns its exit code, what it printed and its message."""
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+
+def test_files_of_both_kinds_are_scored_alike(trained, capsys):
+    found = []
+    for name, columns in (("test.conll", []), ("test.csv", ["--tokens", "sentence", "--tags", "marks"])):
+        code, out, _ = run(capsys, "evaluate", "--model", trained / "model", "--test", trained / name, *columns, "--json")
+        assert code == 0
+        found.append(json.loads(out))
+    assert found[0]["metrics"] == found[1]["metrics"] == load_model(trained / "model").metrics
+    assert set(found[0]["metrics"]) == {"entity_f1", "entity_precision", "entity_recall", "accuracy"}
+    assert found[0]["rows"] == 40 and found[0]["metrics"]["entity_f1"]["value"] > 0.9
+    assert [row["type"] for row in found[0]["entities"]] == ["LOC", "PER"]
+
+
+def test_predict_gives_one_tag_a_word_in_every_row(trained, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    files = ["--input", trained / "test.csv", "--output", out, "--tokens", "sentence"]
+    assert run(capsys, "predict", "--model", trained / "model", *files)[0] == 0
+    rows = list(csv.DictReader(out.open()))
+    assert len(rows) == 40
+    assert all(len(row["prediction"].split(" ")) == len(row["sentence"].split(" ")) for row in rows)
+    assert np.mean([row["prediction"] == row["marks"] for row in rows]) > 0.8
+    assert all(0 < float(row["confidence"]) <= 1 for row in rows)
+
+
+def test_a_tag_of_test_that_train_lacks_is_named_before_training(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tag, "train", lambda *arguments, **options: pytest.fail("it was trained all the same"))
+    (tmp_path / "odd.conll").write_text("so\tO\n\nAda\tB-FOO\n")
+    files = ["--train", trained / "train.conll", "--test", tmp_path / "odd.conll", "--base", "none", "--out", tmp_path / "model"]
+    code, out, err = run(capsys, "finetune", "tag", *files)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "test, row 2: the tag 'B-FOO' stands in test but never in train, which has O, B-LOC" in err
+    assert not (tmp_path / "model").exists()
+
+
+def test_bad_files_are_refused_in_one_line(trained, tmp_path, capsys):
+    (tmp_path / "short.csv").write_text("tokens,tags\nAda sleeps,B-PER\n")
+    (tmp_path / "broken.conll").write_text("Ada\tB-PER\nsleeps\n")
+    (tmp_path / "odd.conll").write_text("so\tO\n\nAda\tB-FOO\n")
+    (tmp_path / "names.csv").write_text("sentence\nAda sleeps\n")
+    cases = {
+        ("evaluate", "--test", tmp_path / "short.csv"): ["line 2", "2 tokens but 1 tags"],
+        ("evaluate", "--test", tmp_path / "broken.conll"): ["line 2", "one column"],
+        ("evaluate", "--test", tmp_path / "odd.conll"): ["odd.conll, row 2", "'B-FOO'", "B-LOC"],
+        ("predict", "--input", tmp_path / "names.csv", "--output", tmp_path / "out.csv"): ["--tokens sentence"],
+    }
+    for (command, *arguments), parts in cases.items():
+        code, out, err = run(capsys, command, "--model", trained / "model", *arguments)
+        assert code == 2 and out == "" and err.count("\n") == 1, err
+        assert all(part in err for part in parts), err
+    assert not (tmp_path / "out.csv").exists()
