@@ -1,8 +1,12 @@
 """Thin helpers around Keras, NumPy and pandas for small recurrent language models.
 
-Modules read upwards only: checks, progress, backend < files < data < corpora, public_data, simulation < tokenizers < evaluation,
-baselines < models < training, generation < plots < reports, machine < cli.
-Import what you need from the module that holds it, e.g. `from slm_helpers.data.loading import load_dataset`.
+A module lives in the folder of what it returns, and imports from folders above it only:
+
+    data       the outside world to DataFrames          text      strings to token ids and features
+    metrics    predictions to tables with intervals     models    sizes to networks, and folders of saved ones
+    training   a network and arrays to weights          generation  a network to a text
+    baselines  what a network has to beat               tasks     one task a module: train, evaluate, predict
+    apps, recipes, reports, cli   what is built on all of it
 """
 
 import os

@@ -5,11 +5,14 @@ would keep them among its outputs. Modules of this package import Keras from her
 first stays clean too. Which backend is chosen in `slm_helpers/__init__.py`.
 """
 
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
+
+from slm_helpers._processor import has_bfloat16
 
 
 @contextmanager
@@ -35,10 +38,26 @@ else:
 
         keras.ops.zeros(1) + 1  # the second note comes with the first computation
 
+
 __all__ = ["has_bfloat16", "keras"]
 
 
-def has_bfloat16() -> bool:
-    """Return whether the processor multiplies bfloat16 numbers itself (known on Linux only)."""
-    cpu = Path("/proc/cpuinfo")
-    return cpu.exists() and bool({"avx512_bf16", "amx_bf16"} & set(cpu.read_text(encoding="utf-8").split()))
+def cached_on(model: keras.Model, key: Any, make: Callable[[], Any]) -> Any:
+    """Return what is kept with the model under `key`, made if need be: a network that has been compiled already, features of texts."""
+    if not hasattr(model, "_finetune_kept"):
+        object.__setattr__(model, "_finetune_kept", {})  # past Keras, which would count it among the model's layers
+    if key not in model._finetune_kept:
+        model._finetune_kept[key] = make()
+    return model._finetune_kept[key]
+
+
+@contextmanager
+def quiet_retracing() -> Iterator[None]:
+    """Keep TensorFlow from warning that the first two lengths of text are traced anew; the second trace serves all others."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

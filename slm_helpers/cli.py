@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 _TASKS = ("classify", "tag", "answer", "ask", "translate", "write", "trace", "command", "listen", "lm")
 # Options that name a file's columns.
-_COLUMNS = (
+ALL_COLUMNS = (
     *("text", "label", "tokens", "tags", "intent", "sound", "context", "question", "answer", "answer_start"),
     *("source", "target", "target_language", "tone", "student", "step", "skill", "correct"),
 )
@@ -142,7 +142,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
-    for name in _COLUMNS:
+    for name in ALL_COLUMNS:
         parser.add_argument(
             f"--{name.replace('_', '-')}", metavar="COLUMN", help=f"column of the file that holds the {name.replace('_', ' ')}"
         )
@@ -291,7 +291,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _file_options(options: argparse.Namespace) -> dict[str, Any]:
-    columns = {name: value for name in _COLUMNS if (value := getattr(options, name)) is not None}
+    columns = {name: value for name in ALL_COLUMNS if (value := getattr(options, name)) is not None}
     return {"columns": columns, "encoding": options.encoding}
 
 
@@ -339,7 +339,8 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     """Load a model of a task (None: of any) by folder or pretrained name; without a name, the first of `default`, a pretrained model,
     else what the page of the second has left.
     """
-    from slm_helpers.models.saved import PRETRAINED_DIR, RUNS_DIR, load_model
+    from slm_helpers._paths import RUNS_DIR
+    from slm_helpers.models.saved import PRETRAINED_DIR, load_model
 
     candidates = [_model_folder(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
     for folder in candidates:

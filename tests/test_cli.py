@@ -3,7 +3,8 @@ import warnings
 
 from slm_helpers import cli
 from slm_helpers.generation.generator import TextGenerator
-from slm_helpers.models.saved import build_language_model, load_model, save_model
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.saved import load_model, save_model
 from slm_helpers.reports.machine import Check
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 

@@ -5,7 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from slm_helpers.data.loading import DATA_DIR
+from slm_helpers._paths import DATA_DIR
 
 import pytest
 

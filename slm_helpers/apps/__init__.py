@@ -1,1 +1,1 @@
-"""apps"""
+"""A customer service desk and a voice assistant, one notebook each."""

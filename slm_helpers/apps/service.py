@@ -12,9 +12,13 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_share
 from slm_helpers.generation.generator import TextGenerator
 from slm_helpers.generation.sampling import SamplingRule
-from slm_helpers.models.saved import SavedModel, build_language_model, shared_shape, start_from
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import text_classification as classify
-from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples
 
 import numpy as np
 import pandas as pd

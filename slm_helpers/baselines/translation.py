@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from slm_helpers.text.words import _CJK, _UNIT
+from slm_helpers.text.words import CJK, WORD_UNIT
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class PhraseLookup:
             for word in self.phrases.get(lowered[place : place + size], (words[place],)):
                 bare = word.strip()
                 word = word.replace(bare, self._forms.get(bare.lower(), bare))
-                text += f" {word}" if re.search(rf"[^\W{_CJK}]$", text) and re.match(rf"[^\W{_CJK}]", word) else word
+                text += f" {word}" if re.search(rf"[^\W{CJK}]$", text) and re.match(rf"[^\W{CJK}]", word) else word
             place += size
         text = text.strip()
         return text[:1].upper() + text[1:] if source[:1].isupper() else text
@@ -94,7 +94,7 @@ class PhraseLookup:
 
 def _words(text: str) -> list[str]:
     """Return words and signs, each with the space before it: joined again they are the text."""
-    return [text[before.end() if before else 0 : match.end()] for before, match in _with_last(_UNIT.finditer(text))]
+    return [text[before.end() if before else 0 : match.end()] for before, match in _with_last(WORD_UNIT.finditer(text))]
 
 
 def _with_last(found):

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from slm_helpers.data.files import atomic_write, sha256_of
-from slm_helpers.data.loading import DATA_DIR, read_checked
+from slm_helpers._paths import DATA_DIR
+from slm_helpers.data.files import atomic_write, read_checked, sha256_of
 
 import pandas as pd
 

@@ -20,7 +20,11 @@ from pathlib import Path
 from typing import IO, Any
 
 MAX_CELL_CHARS = 1_000_000  # one cell; a longer one is nearly always a missing quote or a whole file in a cell
+
+
 FORMATS = (".csv", ".tsv", ".jsonl", ".txt", ".parquet", ".conll", ".iob2", ".bio")
+
+
 # Half a surrogate pair ("\ud83d" in a JSON file) is no character either, and cannot be written back.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
@@ -301,3 +305,16 @@ def _check_cells(row: Row) -> None:
                     f"{row.where}, column {name!r}: control character {control.group()!r} at place {control.start() + 1}. "
                     "The file may be binary or in another encoding; remove the character."
                 )
+
+
+def read_checked(path: Path, sha256: str) -> list[dict[str, Any]]:
+    """Return the rows of a bundled file after comparing its SHA-256 with the recorded one."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: the bundled file is missing. Clone the repository again.")
+    found = sha256_of(path)
+    if found != sha256:
+        raise ValueError(
+            f"{path}: the file was changed (SHA-256 {found[:12]}..., recorded {sha256[:12]}...). "
+            "Restore it with git, or load your own copy by its path."
+        )
+    return list(read_rows(path))

@@ -3,44 +3,21 @@
 Also what a language model needs before it sees a number: near copies, splits without leaks, and windows of token ids.
 """
 
-import json
 import re
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from slm_helpers._checks import check_choice, check_positive
-from slm_helpers.data.files import FORMATS, read_rows, read_text, sha256_of
+from slm_helpers._checks import check_choice
+from slm_helpers.data.bundled import BUNDLED, load_bundled
+from slm_helpers.data.files import FORMATS, read_rows, read_text
+from slm_helpers.data.public import PUBLIC, load_public
+from slm_helpers.data.schema import ALL_COLUMNS, GOES_WITH, OPTIONAL, SPLITS, check_labels, check_tags, clean_row, split_name
+from slm_helpers.data.simulated import simulate_tone_words
+from slm_helpers.data.splits import make_splits
 
 import numpy as np
 import pandas as pd
-
-DATA_DIR = Path(__file__).resolve().parents[2] / "data"
-SPLITS = ("train", "valid", "test")
-_SPLIT_ALIASES = {"dev": "valid", "val": "valid", "validation": "valid", "eval": "valid", "training": "train"}
-TASK_COLUMNS = {
-    "language_model": ("text",),
-    "classify": ("text", "label"),
-    "tag": ("tokens", "tags"),
-    "command": ("tokens", "tags", "intent"),
-    "listen": ("sound", "label"),
-    "translate": ("source", "target"),
-    "answer": ("context", "question", "answer", "answer_start"),
-    "dialogue": ("turns",),
-    "trace": ("student", "step", "skill", "correct"),
-}
-_COLUMNS = (*dict.fromkeys(name for names in TASK_COLUMNS.values() for name in names), "target_language", "tone")
-_MAY_BE_EMPTY = ("answer", "context", "intent", "tone")  # other tasks may have rows without; the task that needs one says so
-_WHOLE_NUMBERS = ("answer_start", "step", "correct")
-# What stands for a column that a file lacks, if it has those that the column goes with.
-OPTIONAL = {"context": "", "answer_start": -1, "target_language": "", "tone": ""}
-_GOES_WITH = {
-    "context": {"question", "answer"},
-    "answer_start": {"question", "answer"},
-    "target_language": {"source", "target"},
-    "tone": {"source", "target"},
-}
 
 
 def load_dataset(
@@ -121,9 +98,6 @@ def load_dataset(
 
 def list_datasets() -> pd.DataFrame:
     """Return one row a known set: name, task, source (bundled or public) and what it holds."""
-    from slm_helpers.data.bundled import BUNDLED
-    from slm_helpers.data.public import PUBLIC
-
     rows = [(name, c.task, "bundled", c.about) for name, c in BUNDLED.items()]
     rows.append(("tone_words", "listen", "bundled", "ten made-up words by synthetic voices, made when asked for (no speech)"))
     rows += [(name, p.task, "public", p.about) for name, p in PUBLIC.items()]
@@ -135,147 +109,11 @@ def skipped_rows(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(frame.attrs.get("skipped", []), columns=["where", "column", "reason"])
 
 
-def check_labels(frame: pd.DataFrame, *, name: str = "") -> None:
-    """Raise ValueError unless train has two labels at least and the other splits have no label that train lacks."""
-    train = set(frame.loc[frame["split"] == "train", "label"])
-    if len(train) < 2:
-        raise ValueError(
-            f"{name or 'the data'}: the labels have {len(train)} class(es) in train ({', '.join(map(repr, sorted(train)))}), "
-            "but a classifier needs two at least. Add rows of another class."
-        )
-    for split in ("valid", "test"):
-        unseen = np.flatnonzero((frame["split"] == split) & ~frame["label"].isin(train))
-        if len(unseen):
-            number = int((frame["split"] == split).iloc[: unseen[0] + 1].sum())
-            place = _place(frame, name, unseen[0]) if name or "where" in frame else f"{split}, row {number}"
-            raise ValueError(
-                f"{place}: label {frame['label'].iloc[unseen[0]]!r} stands in {split} but never in train. "
-                "Correct its spelling, add training rows with it, or remove the rows."
-            )
-
-
-def check_tags(frame: pd.DataFrame, *, name: str = "the data") -> None:
-    """Raise ValueError for the first row whose tags are not well-formed IOB2 or do not match its tokens in number."""
-    for row, (tokens, tags) in enumerate(zip(frame["tokens"], frame["tags"], strict=True)):
-        tag_list = tags.split(" ")
-        if len(tokens.split(" ")) != len(tag_list):
-            raise ValueError(
-                f"{_place(frame, name, row)}: {len(tokens.split(' '))} tokens but {len(tag_list)} tags. Each token needs one tag."
-            )
-        before = "O"
-        for place, tag in enumerate(tag_list, 1):
-            if not re.fullmatch(r"O|[BI]-\S+", tag):
-                raise ValueError(f"{_place(frame, name, row)}, token {place}: {tag!r} is not an IOB2 tag such as O, B-LOC or I-LOC.")
-            if tag[0] == "I" and before[2:] != tag[2:]:
-                raise ValueError(
-                    f"{_place(frame, name, row)}, token {place}: {tag} follows {before}, but I-{tag[2:]} may only continue "
-                    f"B-{tag[2:]} or I-{tag[2:]}. Write B-{tag[2:]} where an entity begins."
-                )
-            before = tag
-
-
-def make_splits(
-    keys: Iterable[str],
-    *,
-    shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    labels: Iterable[str] | None = None,
-    exact: bool = False,
-    seed: int = 42,
-) -> np.ndarray:
-    """Deal rows to train, valid and test at random; rows with the same key (after `normalise_text`) stay together.
-
-    Args:
-        keys: One string a row, usually its text.
-        shares: Of train, valid and test; they sum to 1.
-        labels: If given, every label is dealt in these shares.
-        exact: Compare keys to the letter, for names and numbers.
-        seed: Of the shuffle. Whoever draws other things at random from the same rows should use another seed for them.
-
-    Returns:
-        Array of "train", "valid" and "test", one a row.
-    """
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
-        raise ValueError(f"shares are {shares}, but must be three shares of 0 or more that sum to 1, e.g. (0.8, 0.1, 0.1).")
-    table = pd.DataFrame({"key": [key if exact else normalise_text(key) or key for key in keys]})
-    table["label"] = list(labels) if labels is not None else ""
-    groups = table.drop_duplicates("key").sample(frac=1.0, random_state=seed)
-    place = groups.groupby("label").cumcount()
-    size = groups.groupby("label")["key"].transform("size")
-    num_valid, num_test = np.floor(size * shares[1] + 0.5), np.floor(size * shares[2] + 0.5)
-    groups["split"] = np.where(place < num_test, "test", np.where(place < num_test + num_valid, "valid", "train"))
-    return table["key"].map(groups.set_index("key")["split"]).to_numpy(dtype=object)
-
-
-def normalise_text(text: str) -> str:
-    """Return the words of `text` in lower case, without punctuation and digits, joined by single spaces."""
-    return " ".join(re.sub(r"[^\w\s]|[\d_]", "", text.lower()).split())
-
-
-def find_shared_runs(texts: Iterable[str], splits: Iterable[str], *, num_words: int = 8) -> pd.DataFrame:
-    """Find near copies across splits: runs of `num_words` words that stand in two splits at least.
-
-    Words are compared as `normalise_text` leaves them. Returns one row a run: run, splits, num_rows.
-    """
-    check_positive(num_words=num_words)
-    where: dict[str, set[tuple[str, int]]] = {}
-    for row, (text, split) in enumerate(zip(texts, splits, strict=True)):
-        words = normalise_text(text).split()
-        for start in range(len(words) - num_words + 1):
-            where.setdefault(" ".join(words[start : start + num_words]), set()).add((split, row))
-    found = []
-    for run, places in where.items():
-        names = sorted({split for split, _ in places})
-        if len(names) > 1:
-            found.append((run, "+".join(names), len(places)))
-    return pd.DataFrame(found, columns=["run", "splits", "num_rows"])
-
-
-def make_windows(token_ids: np.ndarray, window: int, *, stride: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a stream of token ids into training examples; the targets are the inputs shifted by one.
-
-    Args:
-        token_ids: Shape (num_tokens,).
-        window: Tokens in one example.
-        stride: Tokens from one start to the next; `window` (no overlap) unless given.
-
-    Returns:
-        inputs and targets, each int32 of shape (num_windows, window). Tokens after the last full window are left out:
-        at most `stride` of them.
-
-    Raises:
-        ValueError: If the stream is too short for one window and its target.
-
-    Example:
-        >>> make_windows(np.arange(7), 3)[1].tolist()
-        [[1, 2, 3], [4, 5, 6]]
-    """
-    stride = window if stride is None else stride
-    check_positive(window=window, stride=stride)
-    token_ids = np.asarray(token_ids)
-    if token_ids.ndim != 1 or len(token_ids) < window + 1:
-        raise ValueError(
-            f"token_ids has shape {token_ids.shape}, but a window of {window} needs a flat array of at least {window + 1} tokens. "
-            "Use more text or a smaller window."
-        )
-    view = np.lib.stride_tricks.sliding_window_view(token_ids, window + 1)[::stride]
-    return view[:, :-1].astype("int32"), view[:, 1:].astype("int32")
-
-
-def _place(frame: pd.DataFrame, name: str, row: int) -> str:
-    """Say where a row stands: its line in the file while `_load_own` still knows it, else its number."""
-    return frame["where"].iloc[row] if "where" in frame else f"{name}, row {row + 1}"
-
-
 def _looks_like_a_file(name: str) -> bool:
     return "/" in name or "\\" in name or name.lower().removesuffix(".gz").endswith(FORMATS)
 
 
 def _load_named(name: str) -> pd.DataFrame:
-    # Imported here because both build on this module's helpers.
-    from slm_helpers.data.bundled import BUNDLED, load_bundled
-    from slm_helpers.data.public import PUBLIC, load_public
-    from slm_helpers.data.simulated import simulate_tone_words
-
     if name in BUNDLED:
         return load_bundled(name)
     if name == "tone_words":
@@ -297,21 +135,21 @@ def _load_own(path: Path, columns: dict[str, str], split: str | None, encoding: 
         if wanted is None:
             present = set(row)
             wanted = _wanted_columns(path, columns, list(row))
-        late = [name for name in _COLUMNS if name in row and name not in present]
+        late = [name for name in ALL_COLUMNS if name in row and name not in present]
         if late:
             raise ValueError(f"{row.where}: the first row has no {late[0]!r}, but this one has. Give every row the same keys.")
         clean, problem = clean_row(row, wanted)
         if problem:
             skipped.append(problem)
         else:
-            clean |= {"split": _split_name(row), "where": row.where}
+            clean |= {"split": split_name(row), "where": row.where}
             rows.append(clean)
     if not rows:
         raise ValueError(
             f"{path}: no row is left: all {len(skipped)} lack a value, e.g. {skipped[0]['where']}, column {skipped[0]['column']!r}."
         )
     frame = pd.DataFrame(rows)
-    frame = frame.assign(**{name: value for name, value in OPTIONAL.items() if name not in frame and _GOES_WITH[name] <= set(frame)})
+    frame = frame.assign(**{name: value for name, value in OPTIONAL.items() if name not in frame and GOES_WITH[name] <= set(frame)})
     if {"student", "skill", "correct"} <= set(frame) and "step" not in frame:
         frame["step"] = frame.groupby("student").cumcount()  # in the order of the file
     if "tags" in frame:
@@ -380,83 +218,13 @@ def _wanted_columns(path: Path, columns: dict[str, str], present: list[str]) -> 
     for ours, theirs in columns.items():
         if theirs not in present:
             raise ValueError(f"{path}: there is no column {theirs!r} (asked for as {ours}). It has: {', '.join(present)}.")
-    wanted = {name: name for name in _COLUMNS if name in present and name not in columns.values()} | columns
+    wanted = {name: name for name in ALL_COLUMNS if name in present and name not in columns.values()} | columns
     if not wanted:
         raise ValueError(
-            f"{path}: none of its columns ({', '.join(present)}) is called {', '.join(_COLUMNS[:3])} or the like. "
+            f"{path}: none of its columns ({', '.join(present)}) is called {', '.join(ALL_COLUMNS[:3])} or the like. "
             f'Say which is which, e.g. text="{present[0]}", in the shell --text "{present[0]}".'
         )
     return wanted
-
-
-def clean_row(
-    row: dict[str, Any], wanted: dict[str, str], *, may_be_empty: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], dict[str, str] | None]:
-    """Return the wanted cells of one row of `read_rows`, and why the row cannot be used (None if it can).
-
-    Args:
-        row: A row as `read_rows` yields it.
-        wanted: {our name: name in the file}.
-        may_be_empty: Our names of further columns whose cells may be empty ("" then).
-
-    Raises:
-        ValueError: If a cell is of a kind that cannot be meant (a list as text, "maybe" as a whole number).
-    """
-    clean: dict[str, Any] = {}
-    where = getattr(row, "where", "row ?")
-    for ours, theirs in wanted.items():
-        value = row.get(theirs)
-        if value is None or value != value or (isinstance(value, str) and not value.strip()):  # NaN alone differs from itself
-            if ours in may_be_empty:
-                clean[ours] = ""
-                continue
-            if ours not in _MAY_BE_EMPTY or value is None:
-                return {}, {"where": where, "column": theirs, "reason": "empty"}
-            value = ""
-        if ours in _WHOLE_NUMBERS:
-            clean[ours] = _whole_number(value, where, theirs)
-            if ours == "correct" and clean[ours] not in (0, 1):
-                raise ValueError(f"{where}, column {theirs!r}: {value!r}, but it must be 1 for a right answer or 0 for a wrong one.")
-        elif ours == "turns":
-            clean[ours] = _turns(value, where, theirs)
-        elif ours in ("label", "skill", "student") and isinstance(value, int | float):
-            clean[ours] = str(int(value)) if float(value).is_integer() else str(value)  # 1 and 1.0 are the same class
-        elif not isinstance(value, str):
-            raise ValueError(f"{where}, column {theirs!r}: {type(value).__name__} {value!r:.40}, but text is needed. Put it in quotes.")
-        else:
-            clean[ours] = value.strip() if ours != "text" else value
-    return clean, None
-
-
-def _whole_number(value: Any, where: str, column: str) -> int:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not number.is_integer():
-        raise ValueError(f"{where}, column {column!r}: {value!r} is not a whole number.")
-    return int(number)
-
-
-def _turns(value: Any, where: str, column: str) -> list:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise ValueError(f'{where}, column {column!r}: turns must be a JSON list such as ["Hello", "Hi"] ({error}).') from error
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{where}, column {column!r}: turns must be a JSON list with one turn at least.")
-    return value
-
-
-def _split_name(row: dict[str, Any]) -> str | None:
-    value = row.get("split")
-    if value is None:
-        return None
-    name = _SPLIT_ALIASES.get(str(value).strip().lower(), str(value).strip().lower())
-    if name not in SPLITS:
-        raise ValueError(f"{getattr(row, 'where', '')}, column 'split': {value!r}, but it must be train, valid or test.")
-    return name
 
 
 def _deal_own(path: Path, frame: pd.DataFrame, seed: int) -> np.ndarray:
@@ -466,16 +234,3 @@ def _deal_own(path: Path, frame: pd.DataFrame, seed: int) -> np.ndarray:
     keys = frame[key].astype(str) + (" " + frame["question"] if key == "context" and not frame["context"].any() else "")
     # Dealt label by label, a class of four rows or fewer stays whole in train.
     return make_splits(keys, labels=frame.get("label"), exact=key == "student", seed=seed)
-
-
-def read_checked(path: Path, sha256: str) -> list[dict[str, Any]]:
-    """Return the rows of a bundled file after comparing its SHA-256 with the recorded one."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: the bundled file is missing. Clone the repository again.")
-    found = sha256_of(path)
-    if found != sha256:
-        raise ValueError(
-            f"{path}: the file was changed (SHA-256 {found[:12]}..., recorded {sha256[:12]}...). "
-            "Restore it with git, or load your own copy by its path."
-        )
-    return list(read_rows(path))

@@ -15,7 +15,8 @@ from typing import Any
 
 from slm_helpers.data.audio import read_recordings
 from slm_helpers.data.files import atomic_write, read_rows, read_text
-from slm_helpers.data.loading import SPLITS, TASK_COLUMNS, check_tags, make_splits
+from slm_helpers.data.schema import SPLITS, TASK_COLUMNS, check_tags
+from slm_helpers.data.splits import make_splits
 
 import pandas as pd
 

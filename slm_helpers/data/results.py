@@ -1,18 +1,18 @@
 """The tables of measured figures in data/results: one CSV a subject, long form, read by pages and README."""
 
 import datetime
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
-from slm_helpers._backend import has_bfloat16
+from slm_helpers._paths import DATA_DIR
+from slm_helpers._processor import describe_machine
 from slm_helpers.data.files import atomic_write
-from slm_helpers.data.loading import DATA_DIR
 
 import pandas as pd
 
 RESULTS_DIR = DATA_DIR / "results"
+
+
 COLUMNS = (
     "task",
     "dataset",
@@ -30,18 +30,16 @@ COLUMNS = (
     "machine",
     "date",
 )
+
+
 KEY = ["task", "dataset", "split", "model", "metric", "seed"]
+
+
 # Columns of what `compare_on` returns.
 COMPARED = [
     *("dataset", "metric", "model", "seeds", "value", "ci_low", "ci_high", "baseline", "baseline_value"),
     *("aim", "published", "published_model", "train_rows", "train_seconds"),
 ]
-
-
-def describe_machine() -> str:
-    """Return what a reader needs to judge a speed: cores and processor kind, no name of the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores, {platform.machine()}{', bfloat16' if has_bfloat16() else ''}"
 
 
 def read_results(name: str, *, folder: Path | None = None) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from slm_helpers._checks import check_positive
 from slm_helpers.generation.beam import beam_search
 from slm_helpers.generation.runtime import Runtime, open_runtime
 from slm_helpers.generation.sampling import SamplingRule
-from slm_helpers.metrics.classification import bits_per_byte, bits_per_char
-from slm_helpers.models.saved import make_stepwise, recurrent_layers, zero_states
+from slm_helpers.metrics.language_model import bits_per_byte, bits_per_char
+from slm_helpers.models.language_model import make_stepwise, recurrent_layers, zero_states
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np

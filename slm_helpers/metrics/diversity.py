@@ -4,7 +4,7 @@ None of them says whether a text is good. Each is worth something only beside th
 number and length: longer or more texts have a lower share of distinct words whoever wrote them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from slm_helpers._checks import check_positive
 from slm_helpers.text.words import split_words
@@ -102,28 +102,6 @@ class CopyFinder:
         if size not in self._known:
             self._known[size] = {hash(run) for words in self.texts for run in _runs(words, size)}
         return self._known[size]
-
-
-def jackknife_interval(score: Callable[[list], float], rows: Sequence, *, margin: float = 1.96) -> tuple[float, float, float]:
-    """Return score(rows) and its 95 % interval by leaving out one row at a time.
-
-    For measures of a set of texts, such as `distinct_share`, that the bootstrap distorts: a text drawn twice is a repetition.
-
-    Args:
-        score: Takes a list of rows.
-        rows: Two at least.
-        margin: Standard errors on either side.
-
-    Reference:
-        Efron and Stein (1981), "The Jackknife Estimate of Variance".
-    """
-    rows = list(rows)
-    if len(rows) < 2:
-        raise ValueError(f"There are {len(rows)} rows, but two at least are needed for an interval.")
-    without = np.array([score(rows[:place] + rows[place + 1 :]) for place in range(len(rows))])
-    error = float(np.sqrt((len(rows) - 1) / len(rows) * ((without - without.mean()) ** 2).sum()))
-    value = float(score(rows))
-    return value, value - margin * error, value + margin * error
 
 
 def _words_only(text: str) -> list[str]:

@@ -5,20 +5,13 @@ one of a language model, and can copy tokens of the source. In training the deco
 (*teacher forcing*), so that its recurrent layers run over whole sequences and attention is one batched product for all places.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
-from slm_helpers.generation.beam import Hypothesis, beam_search, greedy_search
-from slm_helpers.models.layers import CopyScores, FastGRU, ReverseWords, SourceAttention, StateAtEnd
-from slm_helpers.models.saved import CELLS, _BareCell, builder, recurrent_layers
-from slm_helpers.models.taggers import _over_any_length
-from slm_helpers.training.finetune import _padded, _retracing, kept_with
+from slm_helpers.models.fast_rnn import FastGRU
+from slm_helpers.models.language_model import CELLS, CellStep, any_length, recurrent_layers
+from slm_helpers.models.layers import CopyScores, ReverseWords, SourceAttention, StateAtEnd
+from slm_helpers.models.registry import builder
 
-import numpy as np
-
-_BATCH = 64  # sequences decoded side by side
 _SELDOM_COPIES = -1.0  # gate of a copying decoder before it has learned: one token in four
 
 
@@ -158,7 +151,7 @@ def build_copying_decoder(
     x = vectors = keras.layers.Dropout(dropout, name="source_dropout")(vectors)
     y = written = keras.layers.Dropout(dropout, name="target_dropout")(y)
     for i in range(num_layers):
-        layer = _over_any_length(CELLS[cell](int(units), return_sequences=True, return_state=True, name=f"{cell}_{i}"))
+        layer = any_length(CELLS[cell](int(units), return_sequences=True, return_state=True, name=f"{cell}_{i}"))
         x, _ = layer(x)
         y, _ = layer(y, initial_state=StateAtEnd(name=f"first_state_{i}")([x, source_ids]))
         y = keras.layers.Dropout(dropout, name=f"{cell}_{i}_dropout")(y)
@@ -206,71 +199,15 @@ def make_decoder_step(model: keras.Model) -> keras.Model:
     states = [keras.Input(shape=(gru.units,), name=f"{gru.name}_state") for gru in grus]
     memory = keras.Input(shape=(None, grus[0].units), name="memory_of_source")
     source_ids = keras.Input(shape=(None,), dtype="int32", name="source_ids_of_memory")
-    x, *new_states = _BareCell(grus[0])([layer("embedding")(token_ids), states[0]])
+    x, *new_states = CellStep(grus[0])([layer("embedding")(token_ids), states[0]])
     read, _ = layer("attention")([keras.layers.Reshape((1, grus[0].units))(x), memory, source_ids])
     x = layer("attended")(keras.layers.Concatenate()([x, keras.layers.Reshape((grus[0].units,))(read)]))
     for gru, state in zip(grus[1:], states[1:], strict=True):
-        above, new_state = _BareCell(gru)([x, state])
+        above, new_state = CellStep(gru)([x, state])
         x = keras.layers.Add()([x, above])
         new_states.append(new_state)
     logits = layer("embedding")(x, reverse=True)
     return keras.Model([token_ids, *states, memory, source_ids], [logits, *new_states, memory, source_ids], name="decoder_step")
-
-
-def decode_sequences(
-    model: keras.Model,
-    sources: Sequence[np.ndarray],
-    *,
-    start_id: int,
-    end_id: int,
-    never: Sequence[int] = (),
-    beam_size: int = 1,
-    length_penalty: float = 1.0,
-    no_repeat_ngram: int = 0,
-    max_ratio: float = 2.0,
-    batch_size: int = _BATCH,
-) -> list[list[Hypothesis]]:
-    """Write the target of each source, side by side and sorted by length.
-
-    Args:
-        model: From `build_encoder_decoder` or `build_copying_decoder`.
-        sources: Token ids of each, one at least.
-        start_id: What the decoder reads first.
-        end_id: What ends a target.
-        never: Token ids that are not written, e.g. padding.
-        beam_size: 1 takes the likeliest token each time; more searches.
-        length_penalty: Of the search, see `beam_search`.
-        no_repeat_ngram: Of the search too.
-        max_ratio: A target is cut at this many tokens for each of the source, and ten.
-        batch_size: Sources taken together.
-
-    Returns:
-        For each source, in their order, what was found, best first: one sequence, or `beam_size` of them.
-    """
-    check_positive(beam_size=beam_size, batch_size=batch_size)
-    encoder = kept_with(model, "encoder", lambda: make_encoder(model))
-    step = kept_with(model, "decoder_step", lambda: make_decoder_step(model))
-    order = sorted(range(len(sources)), key=lambda row: len(sources[row]))
-    found: list[list[Hypothesis]] = [[] for _ in sources]
-    for start in range(0, len(order), batch_size):
-        picked = order[start : start + batch_size]
-        rows = [sources[row] for row in picked]
-        if keras.backend.backend() != "tensorflow":  # which alone takes any number of rows without compiling anew
-            rows += rows[-1:] * (min(batch_size, len(order)) - len(rows))
-        source_ids = _padded(rows, len(rows))
-        with _retracing():
-            *first, memory = (keras.ops.convert_to_numpy(part) for part in encoder.predict_on_batch(source_ids))
-            zeros = [np.zeros((len(rows), state.shape[-1]), "float32") for state in step.inputs[1 + len(first) : -2]]
-            arguments: dict[str, Any] = {"end_id": end_id, "never": never, "max_tokens": int(10 + max_ratio * len(rows[-1]))}
-            first_ids, states = np.full(len(rows), start_id, "int32"), [*first, *zeros, memory, source_ids]
-            if beam_size == 1:
-                best = [[each] for each in greedy_search(step, first_ids, states, **arguments)]
-            else:
-                arguments |= {"length_penalty": length_penalty, "no_repeat_ngram": no_repeat_ngram}
-                best = beam_search(step, first_ids, states, beam_size=beam_size, **arguments)
-        for row, hypotheses in zip(picked, best, strict=False):
-            found[row] = hypotheses
-    return found
 
 
 def _make_copying_step(model: keras.Model) -> keras.Model:
@@ -284,7 +221,7 @@ def _make_copying_step(model: keras.Model) -> keras.Model:
     x = vectors = layer("embedding")(token_ids)
     new_states = []
     for cell, state in zip(cells, states, strict=True):
-        x, new_state = _BareCell(cell)([x, state])
+        x, new_state = CellStep(cell)([x, state])
         new_states.append(new_state)
     query = keras.layers.Reshape((1, memory_dim))(layer("query")(x))
     read, shares = layer("attention")([query, memory, source_ids])
@@ -299,4 +236,4 @@ def _make_copying_step(model: keras.Model) -> keras.Model:
 
 
 def _gru(units: int, name: str) -> keras.layers.Layer:
-    return _over_any_length(FastGRU(int(units), return_sequences=True, name=name))
+    return any_length(FastGRU(int(units), return_sequences=True, name=name))

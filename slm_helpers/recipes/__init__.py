@@ -1,1 +1,1 @@
-"""recipes"""
+"""Programs that made the repository's models and measured figures."""

@@ -14,15 +14,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slm_helpers._backend import keras
-from slm_helpers.baselines.classification import KneserNeyModel
+from slm_helpers._paths import RUNS_DIR
+from slm_helpers._processor import describe_machine
+from slm_helpers.baselines.language_model import KneserNeyModel
 from slm_helpers.data.files import atomic_write
-from slm_helpers.data.loading import load_dataset, normalise_text
-from slm_helpers.data.results import describe_machine, read_results, write_results
+from slm_helpers.data.loading import load_dataset
+from slm_helpers.data.results import read_results, write_results
+from slm_helpers.data.splits import normalise_text
 from slm_helpers.generation.generator import TextGenerator
-from slm_helpers.metrics.classification import bootstrap_interval
-from slm_helpers.models.saved import BUILDERS, PRETRAINED_DIR, RUNS_DIR, build_language_model, load_pretrained, save_model
+from slm_helpers.metrics.intervals import bootstrap_interval
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.registry import BUILDERS
+from slm_helpers.models.saved import PRETRAINED_DIR, load_pretrained, save_model
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
-from slm_helpers.training.loop import TrainConfig, count_tokens_trained, evaluate_loss, fit_model
+from slm_helpers.training.config import TrainConfig
+from slm_helpers.training.loop import count_tokens_trained, evaluate_loss, fit_model
 
 import numpy as np
 import pandas as pd

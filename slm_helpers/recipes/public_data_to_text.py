@@ -13,11 +13,12 @@ from typing import Any
 
 from slm_helpers.baselines.data_to_text import NearestRecord, TemplateWriter
 from slm_helpers.data.loading import load_dataset
+from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import SavedModel, load_pretrained
 from slm_helpers.tasks import data_to_text as write
 from slm_helpers.tasks.base import size_of
-from slm_helpers.text.records import Record, count_slot_errors, parse_facts, slot_error_table, states
+from slm_helpers.text.records import Record, parse_facts, states
 
 import pandas as pd
 

@@ -15,19 +15,22 @@ from functools import partial
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers.baselines.classification import LinearCommander, LinearTagger, build_tfidf_classifier
+from slm_helpers.baselines.classification import build_tfidf_classifier
 from slm_helpers.baselines.extractive_qa import NearestQuestion, SpanBaseline
+from slm_helpers.baselines.intent_slot import LinearCommander
+from slm_helpers.baselines.tagging import LinearTagger
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.results import read_results
-from slm_helpers.metrics.classification import score_table, tag_table
+from slm_helpers.metrics.classification import score_table
+from slm_helpers.metrics.intent_slot import frame_table
+from slm_helpers.metrics.question_answering import answer_table
+from slm_helpers.metrics.tagging import tag_table
 from slm_helpers.models.saved import load_pretrained
 from slm_helpers.recipes.public_data_to_text import measure_writing
 from slm_helpers.recipes.public_questions import measure_questions
 from slm_helpers.recipes.public_tracing import measure_tracing
 from slm_helpers.tasks import keyword_spotting as listen
 from slm_helpers.tasks.base import Evaluation, keep_scores, size_of
-from slm_helpers.tasks.extractive_qa import answer_table
-from slm_helpers.tasks.intent_slot import frame_table
 from slm_helpers.tasks.io import task_module
 
 import numpy as np

@@ -8,7 +8,7 @@ from typing import Any
 from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, OverallRate, SkillRates
 from slm_helpers.data.attempts import find_twin_skills, join_twin_skills, order_attempts
 from slm_helpers.data.loading import load_dataset
-from slm_helpers.metrics.classification import auc, auc_difference_interval
+from slm_helpers.metrics.ranking import auc, auc_difference_interval
 from slm_helpers.tasks import knowledge_tracing as trace
 from slm_helpers.tasks.base import size_of
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers.data.results import describe_machine
+from slm_helpers._processor import describe_machine
 from slm_helpers.models.saved import PRETRAINED_DIR, SavedModel, load_pretrained, save_model
 from slm_helpers.recipes.public_questions import load_question_rows
 from slm_helpers.tasks import question_generation as ask

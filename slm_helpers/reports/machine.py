@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from slm_helpers.data.loading import DATA_DIR
+from slm_helpers._paths import DATA_DIR
 
 import numpy as np
 
@@ -106,8 +106,9 @@ def _training() -> list[Check]:
     started = time.perf_counter()
     try:
         from slm_helpers._backend import keras
-        from slm_helpers.models.saved import build_language_model
-        from slm_helpers.training.loop import TrainConfig, fit_model
+        from slm_helpers.models.language_model import build_language_model
+        from slm_helpers.training.loop import fit_model
+        from slm_helpers.training.config import TrainConfig
     except ImportError as error:
         return [Check("backend", False, str(error), "Run `make setup`, or set KERAS_BACKEND to an installed backend (tensorflow, jax).")]
     name = keras.backend.backend()

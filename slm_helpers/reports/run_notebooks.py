@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 
 from slm_helpers._checks import check_choice, check_positive
-from slm_helpers.data.loading import DATA_DIR
+from slm_helpers._paths import DATA_DIR
 from slm_helpers.data.files import atomic_write
 
 REPO_DIR = DATA_DIR.parent

@@ -7,7 +7,8 @@ from typing import Any
 
 from slm_helpers._backend import keras
 from slm_helpers.data.results import write_results
-from slm_helpers.models.saved import SavedModel, start_from
+from slm_helpers.models.registry import start_from
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.text.hashing import fit_mixture, fit_ngram_table, ngram_scores
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
 

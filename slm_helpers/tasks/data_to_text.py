@@ -14,22 +14,17 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive
 from slm_helpers.generation.constrained import PlaceholderGuide, draw_texts
 from slm_helpers.generation.sampling import SamplingRule
+from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
 from slm_helpers.metrics.translation import translation_table
-from slm_helpers.models.saved import SavedModel, build_language_model, shared_shape, start_from
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation
-from slm_helpers.text.records import (
-    LETTERS,
-    Record,
-    count_slot_errors,
-    delexicalise,
-    fill,
-    invented_terms,
-    parse_facts,
-    slot_error_table,
-    states,
-)
+from slm_helpers.text.records import LETTERS, Record, delexicalise, fill, invented_terms, parse_facts, states
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
-from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples
 
 import numpy as np
 import pandas as pd

@@ -5,26 +5,40 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from slm_helpers._backend import keras
-from slm_helpers.metrics.classification import exact_matches, mean_interval, token_f1_scores
-from slm_helpers.models.saved import SavedModel, build_text_classifier, shared_shape, start_from
-from slm_helpers.models.taggers import build_reader, make_reader_head
+from slm_helpers._backend import cached_on, keras
+from slm_helpers.metrics.question_answering import answer_table, exact_matches, token_f1_scores
+from slm_helpers.models.classifiers import build_text_classifier
+from slm_helpers.models.reader import build_reader, make_reader_head
+from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.tasks.base import Evaluation, starting_tokenizer
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.tasks.reading import NUM_FEATURES, Reading, answer_examples, describe_examples, warn_of
 from slm_helpers.tasks.spans import SHARES, SHARES_ALONE, best_answers, fit_shares, fit_span_model, longest_answer, score_spans
 from slm_helpers.text.tokenizers import Tokenizer
-from slm_helpers.training.finetune import Examples, FinetuneConfig, encode_texts, fit_examples, kept_with, softmax
+from slm_helpers.training.batches import Examples, encode_texts
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples, softmax
 
 import numpy as np
 import pandas as pd
 
 COLUMNS = ("context", "question", "answer", "answer_start")
+
+
 PREDICT_COLUMNS = ("context", "question")
+
+
 GOES_ON = True  # from an earlier model of this task too
+
+
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base
+
+
 DEFAULT = FinetuneConfig(epochs=20, batch_size=16, learning_rate=2e-3, layer_decay=0.85, patience=5)
+
+
 _MAX_KEPT = 800_000  # tokens of passages whose states are kept in training, some 1.5 kB each
 
 
@@ -134,17 +148,6 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
     return Evaluation(rows=len(frame), metrics=answer_table(answers, guesses), tables=tables)
 
 
-def answer_table(answers: Sequence[str], predictions: Sequence[str]) -> pd.DataFrame:
-    """Return exact_match, token_f1 and, where some questions have no answer, no_answer_recall: metric, value, ci_low, ci_high."""
-    exact = exact_matches(answers, predictions)
-    columns = {"exact_match": exact, "token_f1": token_f1_scores(answers, predictions)}
-    none = np.array([not answer for answer in answers])
-    if none.any() and not none.all():
-        columns["no_answer_recall"] = exact[none]
-    rows = [(name, values.mean(), *mean_interval(values)) for name, values in columns.items()]
-    return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high"])
-
-
 def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """Return prediction ("" for no answer) and confidence (calibrated probability of being right) for rows with context and question."""
     guesses, probs = _answers(saved, rows)
@@ -216,7 +219,7 @@ def fit_reader(
     if num_tokens > _MAX_KEPT:
         return fit_examples(model, train, valid, config=replace(config, frozen=_layers_of_language_model(model)))
     described = [examples and describe_examples(model, examples, kept) for examples in (train, valid)]
-    return fit_examples(kept_with(model, "reader_head", lambda: make_reader_head(model)), *described, config=config)
+    return fit_examples(cached_on(model, "reader_head", lambda: make_reader_head(model)), *described, config=config)
 
 
 def _layers_of_language_model(reader: keras.Model) -> tuple[str, ...]:

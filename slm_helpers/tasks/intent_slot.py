@@ -8,31 +8,43 @@ from collections.abc import Sequence
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers.metrics.classification import (
-    fit_temperature,
-    mean_interval,
-    precision_recall_f1,
-    span_counts,
-    spans_of,
-    tag_table,
-)
-from slm_helpers.models.saved import SavedModel, shared_shape, start_from
+from slm_helpers.metrics.classification import fit_temperature
+from slm_helpers.metrics.intent_slot import frame_table
+from slm_helpers.metrics.tagging import precision_recall_f1, span_counts, spans_of
+from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.models.taggers import build_commander
 from slm_helpers.tasks import token_classification as tag
 from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_ngrams, hash_words, num_buckets_for
-from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples, run_rows, softmax
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
 import pandas as pd
 
 COLUMNS = ("tokens", "tags", "intent")
+
+
 PREDICT_COLUMNS = ("tokens",)
+
+
 _COUNTS = ["right", "found", "wanted"]
+
+
 _TAG_SHARES, _INTENT_SHARES = (0.6, 2.0), (0.7, 2.0)  # of network and linear model where there is no valid part to tell
+
+
 _INTENT_WEIGHT = 5.0  # of the intent in the loss, against 1 of each word's tag: it is one of many places, and what an action hangs on
+
+
 _FEW_ROWS = 2000  # commands of train below which copies with swapped slots are added
+
+
 _PENALTY = 0.2  # of the weights of the linear model of tags
+
+
 DEFAULT = FinetuneConfig(epochs=10, batch_size=32, learning_rate=4e-3, layer_decay=0.75)
 
 
@@ -300,21 +312,6 @@ def encode_commands(saved: SavedModel, sentences: Sequence[Sequence[str]]) -> di
     if beside[1]:
         inputs["ngrams"] = hash_ngrams([" ".join(words) for words in sentences], num_buckets=beside[1])
     return inputs
-
-
-def frame_table(wanted: Sequence[tuple[str, str]], found: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Return the scores of frames, pairs of an intent and tags joined by spaces: columns metric, value, ci_low, ci_high (95 %).
-
-    Metrics are as `evaluate` says; the intervals draw commands with replacement.
-    """
-    intents = np.array([ours[0] == theirs[0] for ours, theirs in zip(found, wanted, strict=True)], dtype=float)
-    frames = np.array([ours == theirs for ours, theirs in zip(found, wanted, strict=True)], dtype=float)
-    slots = tag_table(*([tags.split(" ") for _, tags in each] for each in (wanted, found))).set_index("metric")
-    rows = [("intent_accuracy", intents.mean(), *mean_interval(intents))]
-    rows.append(("slot_f1", *slots.loc["entity_f1", ["value", "ci_low", "ci_high"]]))
-    rows.append(("frame_accuracy", frames.mean(), *mean_interval(frames)))
-    rows += [(f"slot_{name}", *slots.loc[f"entity_{name}", ["value", "ci_low", "ci_high"]]) for name in ("precision", "recall")]
-    return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high"])
 
 
 def _settle(

@@ -15,10 +15,12 @@ from typing import IO, Any
 
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice
+from slm_helpers._processor import describe_machine
 from slm_helpers._progress import ProgressLine
 from slm_helpers.data.files import atomic_write, check_writable, file_format, read_rows
-from slm_helpers.data.loading import OPTIONAL, SPLITS, clean_row, load_dataset, make_splits
-from slm_helpers.data.results import describe_machine
+from slm_helpers.data.loading import load_dataset
+from slm_helpers.data.schema import OPTIONAL, SPLITS, clean_row
+from slm_helpers.data.splits import make_splits
 from slm_helpers.models.saved import SavedModel, check_replaceable, load_model, read_config, save_model
 from slm_helpers.tasks.base import Evaluation
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from slm_helpers._backend import keras
 from slm_helpers.data.audio import NUM_BANDS, check_samples, log_mel, read_wav, sound_summary, vary
-from slm_helpers.data.loading import check_labels
+from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import fit_temperature, score_table
+from slm_helpers.models.classifiers import build_listener
 from slm_helpers.models.saved import SavedModel
-from slm_helpers.models.taggers import build_listener
 from slm_helpers.tasks.base import Evaluation
-from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples, run_rows, softmax
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
 import pandas as pd

@@ -4,24 +4,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from slm_helpers._backend import keras
+from slm_helpers._backend import cached_on, keras, quiet_retracing
 from slm_helpers.data.attempts import NUM_FEATURES, Learner, order_attempts, skill_codes
-from slm_helpers.metrics.classification import auc, auc_interval, fit_temperature
+from slm_helpers.metrics.classification import fit_temperature
+from slm_helpers.metrics.knowledge_tracing import trace_table
 from slm_helpers.models.saved import SavedModel
-from slm_helpers.models.taggers import build_tracer
+from slm_helpers.models.tracer import build_tracer
 from slm_helpers.tasks.base import Evaluation
-from slm_helpers.training.finetune import Examples, FinetuneConfig, _retracing, fit_examples, kept_with, run_rows, softmax
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
 import pandas as pd
 
 COLUMNS = ("student", "step", "skill", "correct")
+
+
 PREDICT_COLUMNS = COLUMNS
+
+
 PREDICT_OPTIONAL = {"step": -1, "correct": ""}  # a file without steps is in order; without answers, each row is asked of a newcomer
+
+
 PREDICT_MAY_BE_EMPTY = ("correct",)  # an exercise that is not answered yet
+
+
 STARTS_FROM_BASE = False  # it reads answers, not text
+
+
 DEFAULT = FinetuneConfig(epochs=15, batch_size=16, learning_rate=4e-3, patience=3)
+
+
 PIECE = 160  # attempts of a long history that are scored together
+
+
 CONTEXT = 40  # attempts before them that are read as well; what is older is only counted
 
 
@@ -102,19 +119,6 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
     return Evaluation(rows=len(ordered), metrics=metrics, tables={"skills": skills.reset_index()})
 
 
-def trace_table(correct: Sequence[int], probs: Sequence[float], students: Sequence) -> pd.DataFrame:
-    """Return auc, accuracy and bits of predicted probabilities, with 95 % intervals that draw students: metric, value, ci_low, ci_high."""
-    correct, probs = np.asarray(correct), np.asarray(probs, dtype="float64")
-    bits = -np.log2(np.clip(np.where(correct == 1, probs, 1 - probs), 1e-9, 1))
-    rows = [("auc", auc(correct, probs), *auc_interval(correct, probs, students))]
-    for name, values in (("accuracy", (probs >= 0.5) == correct), ("bits", bits)):
-        sums = pd.DataFrame({"student": students, "value": values}).groupby("student")["value"].agg(["sum", "size"]).to_numpy()
-        picks = np.random.default_rng(42).integers(0, len(sums), size=(1000, len(sums)))
-        drawn = sums[picks].sum(axis=1)
-        rows.append((name, values.mean(), *np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])))
-    return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high"])
-
-
 def trace(saved: SavedModel, frame: pd.DataFrame) -> np.ndarray:
     """Return for each attempt the probability that it is right, from the student's attempts above it; `frame` as of `order_attempts`."""
     codes = skill_codes(frame["skill"].tolist(), saved.labels)
@@ -179,13 +183,13 @@ def knowledge(saved: SavedModel, histories: Sequence[Sequence[tuple[int, int]]])
         for skill, correct in history:
             learners[-1].note(skill, correct)
     # The state is computed once a learner, and every skill is asked for from it: skills stand where time stood.
-    state_of, head = kept_with(saved.model, "knowledge", lambda: _split(saved.model))
+    state_of, head = cached_on(saved.model, "knowledge", lambda: _split(saved.model))
     nothing = (0, 0, [0] * NUM_FEATURES, -1)  # asked for below; what counts here is the state before it
     pieces = [_piece(num_skills, learner.past, len(learner.past), [nothing]) for learner in learners]
     states = np.stack([row[-1] for row in run_rows(state_of, {"answers": [piece.answers for piece in pieces]}, along="answers")])
     described = np.array([[learner.describe(skill) for skill in range(num_skills)] for learner in learners], dtype="int32")
     asked = np.tile(np.arange(1, num_skills + 1, dtype="int32"), (len(learners), 1))
-    with _retracing():
+    with quiet_retracing():
         logits = head.predict_on_batch([np.repeat(states[:, None], num_skills, axis=1), asked, described])
     return softmax(np.asarray(logits, dtype="float64") / saved.settings.get("temperature", 1.0))[..., 1]
 

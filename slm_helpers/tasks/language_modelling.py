@@ -6,10 +6,13 @@ from dataclasses import replace
 
 from slm_helpers._backend import keras
 from slm_helpers.generation.generator import TextGenerator
-from slm_helpers.models.saved import BUILDERS, SavedModel, build_language_model
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.registry import BUILDERS
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation, starting_tokenizer
 from slm_helpers.text.tokenizers import Tokenizer
-from slm_helpers.training.loop import TrainConfig, fit_model
+from slm_helpers.training.config import TrainConfig
+from slm_helpers.training.loop import fit_model
 
 import numpy as np
 import pandas as pd

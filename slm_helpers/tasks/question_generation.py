@@ -7,13 +7,17 @@ from typing import Any
 
 from slm_helpers._backend import keras
 from slm_helpers.baselines.question_generation import asked_sentence
+from slm_helpers.generation.sequences import decode_sequences
 from slm_helpers.metrics.translation import translation_table
-from slm_helpers.models.encoder_decoder import build_copying_decoder, decode_sequences
-from slm_helpers.models.saved import SavedModel, shared_shape, start_from
+from slm_helpers.models.encoder_decoder import build_copying_decoder
+from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation, starting_tokenizer
 from slm_helpers.tasks.reading import find_answer, warn_of
 from slm_helpers.text.tokenizers import Tokenizer
-from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples
 
 import numpy as np
 import pandas as pd

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm_helpers._backend import keras
-from slm_helpers.models.taggers import make_word_views
+from slm_helpers._backend import cached_on, keras
+from slm_helpers.models.reader import make_word_views
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.text.words import Words, overlap_features, split_words
-from slm_helpers.training.finetune import Examples, kept_with, run_rows
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.finetune import run_rows
 
 import numpy as np
 import pandas as pd
@@ -120,7 +121,7 @@ def describe_examples(reader: keras.Model, examples: Examples, kept: dict[bytes,
         kept: What was computed for texts before, with the same weights; new ones are added.
     """
     columns = {}
-    views = kept_with(reader, "word_views", lambda: make_word_views(reader))  # compiled once, not for each call
+    views = cached_on(reader, "word_views", lambda: make_word_views(reader))  # compiled once, not for each call
     for text in ("question", "passage"):
         pairs = list(zip(examples.inputs[text], examples.inputs[f"{text}_ends"], strict=True))
         # Ends may be padded, see `answer_examples`.

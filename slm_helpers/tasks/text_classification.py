@@ -5,22 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from slm_helpers._backend import keras
-from slm_helpers.data.loading import check_labels
+from slm_helpers._backend import cached_on, keras
+from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import confusion_counts, fit_temperature, scores_from_confusion
-from slm_helpers.models.saved import SavedModel, build_text_classifier, shared_shape, start_from
+from slm_helpers.models.classifiers import build_text_classifier
+from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_ngrams, num_buckets_for
-from slm_helpers.training.finetune import (
-    Examples,
-    FinetuneConfig,
-    encode_texts,
-    fit_examples,
-    kept_with,
-    layer_names,
-    run_rows,
-    softmax,
-)
+from slm_helpers.training.batches import Examples, encode_texts
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples, layer_names, run_rows, softmax
 
 import numpy as np
 import pandas as pd
@@ -321,8 +316,8 @@ def _train_rows(model: keras.Model, token_ids: Sequence[np.ndarray], labels: Seq
 
 def _pooled_features(model: keras.Model, rows: Examples, *, batch_size: int = 128) -> list[np.ndarray]:
     """Return what the body makes of each text; a text that it has read is not read again as long as its weights stay the same."""
-    pooled = kept_with(model, "pooled", lambda: keras.Model(model.input, model.get_layer("pooling").output, name="pooled"))
-    known = kept_with(model, "pooled_features", dict)
+    pooled = cached_on(model, "pooled", lambda: keras.Model(model.input, model.get_layer("pooling").output, name="pooled"))
+    known = cached_on(model, "pooled_features", dict)
     mark = 0
     for weight in pooled.get_weights():
         mark = zlib.crc32(np.ascontiguousarray(weight), mark)
@@ -344,7 +339,7 @@ def _head(model: keras.Model) -> keras.Model:
         features = keras.Input(shape=model.get_layer("pooling").output.shape[1:], name="features")
         return keras.Model(features, model.get_layer("logits")(model.get_layer("pooling_dropout")(features)), name="head")
 
-    return kept_with(model, "head", build)
+    return cached_on(model, "head", build)
 
 
 def _on_features(model: keras.Model, rows: Examples | None) -> Examples | None:

@@ -9,14 +9,19 @@ from itertools import chain, pairwise
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers.data.loading import check_tags
-from slm_helpers.metrics.classification import fit_temperature, legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
-from slm_helpers.models.saved import SavedModel, shared_shape, start_from
-from slm_helpers.models.taggers import MAX_CHARACTERS, build_tagger
+from slm_helpers.data.schema import check_tags
+from slm_helpers.metrics.classification import fit_temperature
+from slm_helpers.metrics.tagging import legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
+from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.saved import SavedModel
+from slm_helpers.models.taggers import build_tagger
+from slm_helpers.models.word_reading import MAX_CHARACTERS
 from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_words, num_buckets_for
 from slm_helpers.text.tokenizers import Tokenizer
-from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples, run_rows, softmax
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
 import pandas as pd

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from slm_helpers._backend import keras
+from slm_helpers.generation.sequences import decode_sequences
 from slm_helpers.metrics.translation import translation_table
-from slm_helpers.models.encoder_decoder import build_encoder_decoder, decode_sequences
+from slm_helpers.models.encoder_decoder import build_encoder_decoder
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
 from slm_helpers.text.words import split_words
-from slm_helpers.training.loop import TrainConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.pairs import fit_pairs
 
 import numpy as np

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 # Words, or single signs: punctuation, and the characters of scripts that write no spaces. Marks belong to the letter before them.
-_CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _MARKS = r"\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0dff\u0e00-\u0eff\u200d\ufe0f"
-_UNIT = re.compile(rf"[{_CJK}]|(?:[^\W{_CJK}]|[{_MARKS}])+|[^\w\s]")
+WORD_UNIT = re.compile(rf"[{CJK}]|(?:[^\W{CJK}]|[{_MARKS}])+|[^\w\s]")
 _ENDING = re.compile(r"(?<=\w{3})(ments?|ions?|ings?|ers?|ed|es|ly|s|e|y)$")
 QUESTION_WORDS = ("who", "when", "where", "why", "which", "what", "many", "much", "how")  # how many and how much before how
 SMALL_WORDS = (
@@ -30,7 +30,7 @@ class Words:
 
 def split_words(text: str) -> Words:
     """Cut a text into words and signs. Stems are rough: the lower-case word without a common English ending."""
-    found = list(_UNIT.finditer(text))
+    found = list(WORD_UNIT.finditer(text))
     forms = [match.group() for match in found]
     places = np.array([match.span() for match in found], dtype="int64").reshape(-1, 2)
     stems = [_ENDING.sub("", form.lower()) for form in forms]

@@ -1,6 +1,5 @@
 """Train a language model on a stream of token ids: schedules, clipping, early stopping, checkpoints that resume exactly."""
 
-import hashlib
 import json
 import math
 import signal
@@ -8,17 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slm_helpers._backend import has_bfloat16, keras
-from slm_helpers._checks import check_choice, check_positive, check_share
+from slm_helpers._backend import keras
+from slm_helpers._processor import has_bfloat16
 from slm_helpers._progress import ProgressLine
 from slm_helpers.data.files import atomic_write, check_writable
-from slm_helpers.data.loading import make_windows
-from slm_helpers.models.layers import mean_cross_entropy
-from slm_helpers.models.saved import make_body, output_weights
+from slm_helpers.data.splits import make_windows
+from slm_helpers.models.fast_rnn import mean_cross_entropy
+from slm_helpers.models.language_model import make_body, output_weights
+from slm_helpers.training.batches import StreamBatches, WindowBatches
+from slm_helpers.training.config import TrainConfig, learning_rate_at
+from slm_helpers.training.optimizers import make_optimizer
 
 import numpy as np
 import pandas as pd
@@ -27,124 +29,8 @@ from safetensors.numpy import save
 
 ops = keras.ops
 
-OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "muon")
-SCHEDULES = ("constant", "linear", "cosine", "trapezoid")
-PRECISIONS = ("auto", "float32", "bfloat16")
+
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss_nats", "learning_rate", "seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Settings of one training run."""
-
-    epochs: int = 5
-    batch_size: int = 64  # windows
-    window: int = 64  # tokens
-    optimizer: str = "adam"  # one of OPTIMIZERS; momentum is SGD with Nesterov momentum 0.9
-    learning_rate: float = 2e-3  # the highest of the schedule
-    schedule: str = "cosine"  # one of SCHEDULES, from the highest rate to a hundredth of it; trapezoid: level, last fifth linear
-    warmup_steps: int = 0  # the rate climbs to its highest over these steps
-    weight_decay: float = 0.0  # adamw and muon, per step and times the learning rate
-    max_gradient_norm: float = 1.0  # over all weights together (Pascanu et al. 2013)
-    label_smoothing: float = 0.0  # share of each target that is spread over the vocabulary; losses on valid are counted without
-    eval_steps: int = 0  # steps between looks at valid; 0: once an epoch
-    patience: int = 0  # looks at valid without a better loss before stopping; 0: never stop early
-    max_seconds: float = 0.0  # stop (and finish the schedule) after this time; 0: no limit. Such a run is not repeatable.
-    carry_state: bool = False  # each window goes on from the state after the one before it in the text, see StreamBatches
-    precision: str = "float32"  # one of PRECISIONS, of the large products; auto: bfloat16 where the processor multiplies in it
-    seed: int = 42  # of the order of the windows
-
-    def __post_init__(self) -> None:
-        """Check every setting where it enters."""
-        check_positive(epochs=self.epochs, batch_size=self.batch_size, window=self.window)
-        check_choice(OPTIMIZERS, optimizer=self.optimizer)
-        check_choice(SCHEDULES, schedule=self.schedule)
-        check_choice(PRECISIONS, precision=self.precision)
-        check_share(weight_decay=self.weight_decay, label_smoothing=self.label_smoothing)
-        for name in ("learning_rate", "max_gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0, e.g. {name}=0.001.")
-        for name in ("warmup_steps", "eval_steps", "patience", "max_seconds"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 or more.")
-
-
-class WindowBatches:
-    """Batches of windows from one stream of token ids; each epoch cuts at a new offset and shuffles the windows.
-
-    `batch(epoch, index)` depends on nothing but its arguments, so training can go on in the middle of an epoch. The stream may
-    be a memory map: only the windows of one batch are read at a time.
-    """
-
-    def __init__(self, token_ids: np.ndarray, *, window: int, batch_size: int, seed: int = 42):
-        """Prepare the batches.
-
-        Args:
-            token_ids: Shape (num_tokens,).
-            window: Tokens in one example.
-            batch_size: Windows in one batch; fewer if the stream has fewer.
-            seed: Of offsets and order.
-        """
-        check_positive(window=window, batch_size=batch_size)
-        if token_ids.ndim != 1 or len(token_ids) < 2 * window + 1:
-            raise ValueError(
-                f"token_ids has shape {token_ids.shape}, but training on windows of {window} needs a flat array of at least "
-                f"{2 * window + 1} tokens. Use more text or a smaller window."
-            )
-        self.token_ids = token_ids
-        self.window = window
-        self.seed = seed
-        # One window less than fits, so that every offset gives the same number.
-        self._num_windows = (len(token_ids) - 1) // window - 1
-        self.batch_size = min(batch_size, self._num_windows)
-        self._epoch = -1
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return self._num_windows // self.batch_size
-
-    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return inputs and targets of one batch, int32, shape (batch, window), and which windows go on: zeros, shape (batch,)."""
-        if epoch != self._epoch:
-            self._starts = self._arrange(np.random.default_rng([self.seed, epoch]))
-            self._epoch = epoch
-        starts = self._starts[index * self.batch_size : (index + 1) * self.batch_size]
-        windows = self.token_ids[starts[:, None] + np.arange(self.window + 1)].astype("int32")
-        return windows[:, :-1], windows[:, 1:], self._going_on(epoch, index)
-
-    def fingerprint(self) -> str:
-        """Return a short code of the stream, to notice that a checkpoint belongs to other data."""
-        sample = np.ascontiguousarray(self.token_ids[:: max(1, len(self.token_ids) // 10_000)], dtype="int64")
-        return f"{len(self.token_ids)}-{hashlib.sha256(sample.tobytes()).hexdigest()[:16]}"
-
-    def _arrange(self, rng: np.random.Generator) -> np.ndarray:
-        """Return where the windows of an epoch start, in the order of their use."""
-        return int(rng.integers(0, self.window)) + self.window * rng.permutation(self._num_windows)
-
-    def _going_on(self, epoch: int, index: int) -> np.ndarray:
-        return np.zeros(self.batch_size, dtype="float32")
-
-
-class StreamBatches(WindowBatches):
-    """Batches in which row i goes on where row i of the batch before ended, so that a recurrent state can be carried over.
-
-    The stream is cut into `batch_size` lanes read side by side, at a new offset each epoch. One window in sixteen is said to
-    start anew: a model must also learn to begin from a zero state.
-
-    Reference:
-        Merity et al. (2018), "Regularizing and Optimizing LSTM Language Models", arXiv:1708.02182.
-    """
-
-    def _arrange(self, rng: np.random.Generator) -> np.ndarray:
-        offset = int(rng.integers(0, self.window))
-        lane = len(self) * self.window
-        lanes = offset + lane * rng.permutation(self.batch_size)
-        return (lanes[None] + self.window * np.arange(len(self))[:, None]).reshape(-1)
-
-    def _going_on(self, epoch: int, index: int) -> np.ndarray:
-        if index == 0:
-            return np.zeros(self.batch_size, dtype="float32")
-        return (np.random.default_rng([self.seed, epoch, index]).random(self.batch_size) >= 1 / 16).astype("float32")
 
 
 def fit_model(
@@ -187,13 +73,17 @@ def fit_model(
     batches = make_batches(train_ids, window=config.window, batch_size=config.batch_size, seed=config.seed)
     trainer = _Trainer(model, config, batch_size=batches.batch_size)
     valid = None if valid_ids is None else _validation_batches(valid_ids, config)
-    return _fit(
-        _Run(model, config, batches, trainer), valid, checkpoint_dir=checkpoint_dir, checkpoint_steps=checkpoint_steps, on_step=on_step
+    return run_training(
+        TrainingRun(model, config, batches, trainer),
+        valid,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_steps=checkpoint_steps,
+        on_step=on_step,
     )
 
 
-def _fit(
-    run: "_Run",
+def run_training(
+    run: "TrainingRun",
     valid: list[tuple[np.ndarray, ...]] | None,
     *,
     checkpoint_dir: str | Path | None,
@@ -209,7 +99,7 @@ def _fit(
             run.load(checkpoint)
     num_steps = config.epochs * len(batches)
     eval_steps = config.eval_steps or len(batches)
-    with _interrupt_after_step() as interrupts, ProgressLine() as line:
+    with interrupt_after_step() as interrupts, ProgressLine() as line:
         while not run.done and not interrupts and run.step < num_steps:
             run.train_step(num_steps)
             if on_step is not None:
@@ -227,36 +117,6 @@ def _fit(
     return history
 
 
-def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
-    """Return the optimiser that `config` names."""
-    rate, norm = float(config.learning_rate), float(config.max_gradient_norm)  # Keras refuses whole numbers
-    decay = float(config.weight_decay)
-    return {
-        "sgd": lambda: keras.optimizers.SGD(rate, global_clipnorm=norm),
-        "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=norm),
-        "adam": lambda: keras.optimizers.Adam(rate, global_clipnorm=norm),
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=decay, global_clipnorm=norm),
-        "muon": lambda: _BlockMuon(rate, name="muon", weight_decay=decay, adam_weight_decay=decay, global_clipnorm=norm),
-    }[config.optimizer]()
-
-
-def learning_rate_at(config: TrainConfig, step: int, progress: float) -> float:
-    """Return the learning rate of a step (from 0), given the share of training done.
-
-    Example:
-        >>> learning_rate_at(TrainConfig(learning_rate=1.0, schedule="linear"), 50, 0.5)
-        0.505
-    """
-    warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    left = {
-        "constant": 1.0,
-        "linear": 1 - progress,
-        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-        "trapezoid": min(1.0, 5 * (1 - progress)),
-    }[config.schedule]
-    return config.learning_rate * warm * (0.01 + 0.99 * left)
-
-
 def evaluate_loss(model: keras.Model, token_ids: np.ndarray, *, window: int = 64, batch_size: int = 64) -> float:
     """Return the mean loss in nats per token over windows that each start from a zero state."""
     config = TrainConfig(batch_size=batch_size, window=window)
@@ -269,10 +129,12 @@ def count_tokens_trained(history: pd.DataFrame, config: TrainConfig) -> int:
 
 
 _STATE = ("step", "done", "seconds", "cpu_seconds", "loss_sum", "loss_count", "best_loss", "looks_since_best", "history")
+
+
 _LENGTH = ("epochs", "max_seconds")  # settings that may change when a run goes on: how long it shall be
 
 
-class _Run:
+class TrainingRun:
     """The moving parts of one training run: where it stands, its best weights, its history."""
 
     def __init__(self, model: keras.Model, config: TrainConfig, batches: Any, trainer: Any):
@@ -289,6 +151,7 @@ class _Run:
         self.history: list[tuple] = []
 
     def train_step(self, num_steps: int) -> None:
+        """Do one step; raise FloatingPointError if its loss is not finite."""
         started, cpu_started = time.perf_counter(), time.process_time()
         config = self.config
         epoch, index = divmod(self.step, len(self.batches))
@@ -324,6 +187,7 @@ class _Run:
         self.history += [(self.step, epoch, split, loss, self.rate, self.seconds) for split, loss in rows]
 
     def restore_best(self) -> None:
+        """Put back the best weights seen on valid."""
         if self.best:
             self.model.set_weights(self.best)
 
@@ -339,6 +203,7 @@ class _Run:
         }
 
     def save(self, path: Path) -> None:
+        """Write a checkpoint, unless a weight is not finite."""
         tensors = {f"now/{i}": np.atleast_1d(keras.ops.convert_to_numpy(v)) for i, v in enumerate(self._variables())}
         tensors |= {f"best/{i}": np.atleast_1d(values) for i, values in enumerate(self.best)}
         if not all(np.isfinite(values).all() for values in tensors.values()):
@@ -352,6 +217,7 @@ class _Run:
             file.write(save(tensors, metadata={"state": json.dumps(state), "identity": json.dumps(self._identity())}))
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint; raise ValueError if it belongs to another run."""
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata()
@@ -378,7 +244,7 @@ class _Run:
 
 
 @contextmanager
-def _interrupt_after_step() -> Iterator[list[int]]:
+def interrupt_after_step() -> Iterator[list[int]]:
     """Hold Ctrl-C back until the caller looks at the list: a checkpoint from inside a step would repeat it. A second one stops at once."""
     interrupts: list[int] = []
 
@@ -425,7 +291,7 @@ class _Trainer(keras.Model):
         kept = ops.cast(going_on, "float32")[:, None]
         carry = bool(self.states) and training
         states = [s * kept for s in self.states] if carry else [ops.zeros((ops.shape(inputs)[0], n)) for n in self.sizes]
-        with _computing_in(self.body.layers, self.policy):
+        with computing_in(self.body.layers, self.policy):
             found = self.body([inputs, *states], training=training)
         features, *states = found if isinstance(found, list) else [found]  # a network without states gives one tensor
         if carry:
@@ -449,7 +315,7 @@ class _Trainer(keras.Model):
 
 
 @contextmanager
-def _computing_in(layers: list[keras.layers.Layer], policy: keras.DTypePolicy) -> Iterator[None]:
+def computing_in(layers: list[keras.layers.Layer], policy: keras.DTypePolicy) -> Iterator[None]:
     """Let the layers compute in another precision while a step is traced; their weights stay float32."""
     kept = [(layer, layer.dtype_policy) for layer in layers]
     try:
@@ -459,21 +325,6 @@ def _computing_in(layers: list[keras.layers.Layer], policy: keras.DTypePolicy) -
     finally:
         for layer, own in kept:
             layer.dtype_policy = own
-
-
-class _BlockMuon(keras.optimizers.Muon):
-    """Muon (Jordan et al. 2024) that treats each gate of a recurrent layer as a matrix of its own."""
-
-    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
-        self.assign_add(m, gradient + m * (self.momentum - 1))
-        rows, columns = variable.shape
-        blocks = next((gates for cell, gates in (("gru", 3), ("lstm", 4), ("qkv", 3)) if cell in m.path), 1)
-        g = ops.transpose(ops.reshape(gradient + self.momentum * m, (rows, blocks, columns // blocks)), (1, 0, 2))
-        g = g / (ops.norm(g, axis=(-2, -1), keepdims=True) + 1e-7)
-        g = ops.cast(g, "bfloat16") if has_bfloat16() else g
-        update = ops.cast(self.zeropower_via_newtonschulz5(g, self.ns_steps), "float32")
-        update = ops.reshape(ops.transpose(update, (1, 0, 2)), (rows, columns))
-        self.assign_sub(variable, lr * update * (max(rows, columns // blocks) ** 0.5 * self.rms_rate))
 
 
 def _validation_batches(token_ids: np.ndarray, config: TrainConfig) -> list[tuple[np.ndarray, ...]]:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_helpers._backend import has_bfloat16, keras
+from slm_helpers._backend import cached_on, keras, quiet_retracing
+from slm_helpers._processor import has_bfloat16
 from slm_helpers.models.encoder_decoder import make_features
-from slm_helpers.models.layers import mean_cross_entropy
-from slm_helpers.models.saved import output_weights
-from slm_helpers.training.finetune import _retracing, kept_with
-from slm_helpers.training.loop import TrainConfig, _computing_in, _fit, _Run, make_optimizer
+from slm_helpers.models.fast_rnn import mean_cross_entropy
+from slm_helpers.models.language_model import output_weights
+from slm_helpers.training.config import TrainConfig
+from slm_helpers.training.loop import TrainingRun, computing_in, run_training
+from slm_helpers.training.optimizers import make_optimizer
 
 import numpy as np
 import pandas as pd
@@ -125,8 +127,12 @@ def fit_pairs(
     batches = PairBatches(*train, start_id=start_id, batch_size=config.batch_size, seed=config.seed)
     held_out = None if valid is None else PairBatches(*valid, start_id=start_id, batch_size=config.batch_size).in_order()
     trainer = _PairTrainer(model, config)
-    return _fit(
-        _Run(model, config, batches, trainer), held_out, checkpoint_dir=checkpoint_dir, checkpoint_steps=checkpoint_steps, on_step=on_step
+    return run_training(
+        TrainingRun(model, config, batches, trainer),
+        held_out,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_steps=checkpoint_steps,
+        on_step=on_step,
     )
 
 
@@ -134,7 +140,7 @@ def pair_losses(
     model: keras.Model, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, start_id: int, batch_size: int = 64
 ) -> float:
     """Return the mean loss in nats per target token, the true target so far given."""
-    trainer = kept_with(model, "pair_trainer", lambda: _PairTrainer(model, TrainConfig()))
+    trainer = cached_on(model, "pair_trainer", lambda: _PairTrainer(model, TrainConfig()))
     batches = PairBatches(sources, targets, start_id=start_id, batch_size=batch_size).in_order()
     sums = [(trainer.measure(*batch) * batch[2].sum(), batch[2].sum()) for batch in batches]
     return float(sum(loss for loss, _ in sums) / sum(weight for _, weight in sums))
@@ -156,7 +162,7 @@ class _PairTrainer(keras.Model):
 
     def call(self, arguments: list, training: bool = False) -> Any:
         source_ids, target_ids, weights, places, targets = arguments
-        with _computing_in(self.body.layers, self.policy):
+        with computing_in(self.body.layers, self.policy):
             features = self.body([source_ids, target_ids], training=training)
         flat = ops.reshape(ops.cast(features, self.policy.compute_dtype), (-1, features.shape[-1]))
         flat = ops.take(flat, ops.cast(places, "int32"), axis=0)
@@ -168,12 +174,12 @@ class _PairTrainer(keras.Model):
 
     def step(self, *batch: np.ndarray) -> float:
         self.reset_metrics()  # else Keras returns the mean over all steps so far
-        with _retracing():
+        with quiet_retracing():
             return float(self.train_on_batch(list(batch)))
 
     def measure(self, *batch: np.ndarray) -> float:
         self.reset_metrics()
-        with _retracing():
+        with quiet_retracing():
             return float(self.test_on_batch(list(batch)))
 
 

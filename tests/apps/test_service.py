@@ -2,10 +2,11 @@
 
 from slm_helpers.apps import service
 from slm_helpers.apps.service import HAND_OVER, Costs, ReplyFinder, ServiceDesk, alarm_threshold, choose_threshold, facts_in, repeats
-from slm_helpers.models.saved import SavedModel, build_language_model
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
-from slm_helpers.training.finetune import FinetuneConfig
+from slm_helpers.training.config import FinetuneConfig
 
 import keras
 import numpy as np

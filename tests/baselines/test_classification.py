@@ -3,7 +3,8 @@
 import lzma
 from collections import defaultdict
 
-from slm_helpers.baselines.classification import KneserNeyModel, MajorityClassifier, build_tfidf_classifier, xz_bits_per_byte
+from slm_helpers.baselines.classification import MajorityClassifier, build_tfidf_classifier
+from slm_helpers.baselines.language_model import KneserNeyModel, xz_bits_per_byte
 
 import numpy as np
 import pytest

@@ -69,7 +69,8 @@ def model_folder(options: argparse.Namespace) -> Iterator[Path]:
         yield options.model
         return
     from slm_helpers._backend import keras
-    from slm_helpers.models.saved import build_language_model, save_model
+    from slm_helpers.models.language_model import build_language_model
+    from slm_helpers.models.saved import save_model
 
     keras.utils.set_random_seed(options.seed)
     model = build_language_model(options.vocab_size, embedding_dim=options.embedding_dim, units=options.units)
@@ -97,7 +98,7 @@ def measure(
 ) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
     """Return tokens per second of each way and the rows of one batch size; the ways take turns."""
     from slm_helpers.generation.generator import TextGenerator
-    from slm_helpers.models.saved import recurrent_layers
+    from slm_helpers.models.language_model import recurrent_layers
 
     import numpy as np
 

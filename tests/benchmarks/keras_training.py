@@ -9,8 +9,9 @@ import sys
 import time
 
 from slm_helpers._backend import keras
-from slm_helpers.models.saved import build_language_model
-from slm_helpers.training.loop import TrainConfig, fit_model
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.training.config import TrainConfig
+from slm_helpers.training.loop import fit_model
 
 import numpy as np
 

@@ -62,7 +62,8 @@ def median_row(model: str, metric: str, values: Sequence[float], **columns: Any)
 
 def report(options: argparse.Namespace, task: str, rows: list[dict[str, Any]], *, dataset: str = "synthetic", **facts: Any) -> None:
     """Print the rows of one benchmark, with `facts` in the JSON object, and save them if asked."""
-    from slm_helpers.data.results import describe_machine, write_results
+    from slm_helpers._processor import describe_machine
+    from slm_helpers.data.results import write_results
 
     rows = [{"task": task, "dataset": dataset, "seed": options.seed} | one for one in rows]
     if options.save:

@@ -57,8 +57,9 @@ def plan(options: argparse.Namespace) -> list[tuple[str, dict[str, Any]]]:
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """Train one epoch on the token file; its first steps, which compile, are left out of the time."""
     from slm_helpers._backend import keras
-    from slm_helpers.models.saved import build_language_model
-    from slm_helpers.training.loop import TrainConfig, fit_model
+    from slm_helpers.models.language_model import build_language_model
+    from slm_helpers.training.config import TrainConfig
+    from slm_helpers.training.loop import fit_model
 
     path = write_tokens(settings)
     keras.utils.set_random_seed(settings["seed"])

@@ -57,8 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     text = options.text.read_text(encoding="utf-8") if options.text else bundled_text()
     # Keras comes in only now: the options were cheap to check.
     from slm_helpers._backend import keras
-    from slm_helpers.models.saved import build_language_model
-    from slm_helpers.training.loop import TrainConfig, count_tokens_trained, evaluate_loss, fit_model
+    from slm_helpers.models.language_model import build_language_model
+    from slm_helpers.training.config import TrainConfig
+    from slm_helpers.training.loop import count_tokens_trained, evaluate_loss, fit_model
 
     train_ids, valid_ids, vocab_size = split_characters(text)
     keras.utils.set_random_seed(options.seed)

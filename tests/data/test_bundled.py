@@ -6,8 +6,10 @@ from itertools import pairwise
 from slm_helpers.data import bundled as corpora
 from slm_helpers.data.bundled import BUNDLED, CORPORA_DIR, LANGUAGES, check_bundled, load_bundled, write_checksums
 from slm_helpers.data.files import read_rows
-from slm_helpers.data.loading import SPLITS, TASK_COLUMNS, check_labels, check_tags, find_shared_runs, load_dataset, normalise_text
+from slm_helpers.data.loading import load_dataset
+from slm_helpers.data.schema import SPLITS, TASK_COLUMNS, check_labels, check_tags
 from slm_helpers.data.simulated import draw_skill_parameters, simulate_students
+from slm_helpers.data.splits import find_shared_runs, normalise_text
 
 import pandas as pd
 import pytest

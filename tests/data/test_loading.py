@@ -5,19 +5,10 @@ import warnings
 from collections import Counter
 
 from slm_helpers.data import loading as data
-from slm_helpers.data.loading import (
-    check_labels,
-    check_tags,
-    clean_row,
-    find_shared_runs,
-    list_datasets,
-    load_dataset,
-    make_splits,
-    make_windows,
-    normalise_text,
-    read_checked,
-    skipped_rows,
-)
+from slm_helpers.data.files import read_checked
+from slm_helpers.data.loading import list_datasets, load_dataset, skipped_rows
+from slm_helpers.data.schema import check_labels, check_tags, clean_row
+from slm_helpers.data.splits import find_shared_runs, make_splits, make_windows, normalise_text
 
 import numpy as np
 import pandas as pd

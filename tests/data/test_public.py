@@ -5,8 +5,9 @@ import sys
 from types import ModuleType
 
 from slm_helpers.data import public as public_data
-from slm_helpers.data.loading import TASK_COLUMNS, load_dataset
+from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.public import PUBLIC, download
+from slm_helpers.data.schema import TASK_COLUMNS
 
 import pytest
 

@@ -1,8 +1,9 @@
 """Tables of measured figures: long form, the newest row of each key, nothing lost."""
 
+from slm_helpers._paths import DATA_DIR
+from slm_helpers._processor import describe_machine
 from slm_helpers.data import results
-from slm_helpers.data.loading import DATA_DIR
-from slm_helpers.data.results import COLUMNS, compare_on, describe_machine, missed_aims, read_results, write_results
+from slm_helpers.data.results import COLUMNS, compare_on, missed_aims, read_results, write_results
 
 import numpy as np
 import pandas as pd

@@ -12,7 +12,8 @@ from slm_helpers.generation.control import (
     vary_request,
 )
 from slm_helpers.generation.generator import TextGenerator
-from slm_helpers.models.saved import SavedModel, build_language_model
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.saved import SavedModel
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 
 import numpy as np

@@ -7,8 +7,8 @@ from slm_helpers.generation.generator import MAX_PROMPT_TOKENS, TextGenerator
 from slm_helpers.generation.runtime import open_runtime
 from slm_helpers.generation.sampling import SamplingRule
 from slm_helpers.metrics import classification as evaluation
-from slm_helpers.models.layers import FastGRU
-from slm_helpers.models.saved import build_language_model, build_transformer_language_model
+from slm_helpers.models.fast_rnn import FastGRU
+from slm_helpers.models.language_model import build_language_model, build_transformer_language_model
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer, train_char_tokenizer
 
 import keras

@@ -1,8 +1,9 @@
 """The NumPy form of a model computes what the Keras model computes, or is refused."""
 
 from slm_helpers.generation.runtime import open_runtime
-from slm_helpers.models.layers import FastGRU
-from slm_helpers.models.saved import build_language_model, build_text_classifier, build_transformer_language_model
+from slm_helpers.models.classifiers import build_text_classifier
+from slm_helpers.models.fast_rnn import FastGRU
+from slm_helpers.models.language_model import build_language_model, build_transformer_language_model
 
 import keras
 import numpy as np

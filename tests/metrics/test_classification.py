@@ -1,19 +1,8 @@
 """Scores against values worked out by hand, and intervals that hold what they promise."""
 
-from slm_helpers.metrics.classification import (
-    accuracy,
-    bits_per_byte,
-    bits_per_char,
-    bootstrap_interval,
-    confusion_counts,
-    loss_nats,
-    macro_f1,
-    macro_recall,
-    perplexity,
-    score_table,
-    scores_from_confusion,
-    token_losses,
-)
+from slm_helpers.metrics.classification import accuracy, confusion_counts, macro_f1, macro_recall, score_table, scores_from_confusion
+from slm_helpers.metrics.intervals import bootstrap_interval
+from slm_helpers.metrics.language_model import bits_per_byte, bits_per_char, loss_nats, perplexity, token_losses
 
 import numpy as np
 import pytest

@@ -1,14 +1,7 @@
 """Measures of written texts: worked out by hand, and properties a reader would expect."""
 
-from slm_helpers.metrics.diversity import (
-    CopyFinder,
-    distinct_share,
-    jackknife_interval,
-    repeated_share,
-    self_bleu,
-    shorten,
-    word_forms,
-)
+from slm_helpers.metrics.diversity import CopyFinder, distinct_share, repeated_share, self_bleu, shorten, word_forms
+from slm_helpers.metrics.intervals import jackknife_interval
 
 import numpy as np
 import pytest

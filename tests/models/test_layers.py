@@ -1,6 +1,7 @@
 import slm_helpers.models.layers
 from slm_helpers._backend import keras
-from slm_helpers.models.layers import CausalBlock, FastGRU, FastLSTM, TextPooling, mean_cross_entropy
+from slm_helpers.models.fast_rnn import FastGRU, FastLSTM, mean_cross_entropy
+from slm_helpers.models.layers import CausalBlock, TextPooling
 
 import numpy as np
 import pytest

@@ -5,17 +5,10 @@ import os
 import pickle
 
 from slm_helpers.models import saved as models
-from slm_helpers.models.saved import (
-    build_language_model,
-    build_text_classifier,
-    load_model,
-    load_pretrained,
-    make_stepwise,
-    recurrent_layers,
-    save_model,
-    start_from,
-    zero_states,
-)
+from slm_helpers.models.classifiers import build_text_classifier
+from slm_helpers.models.language_model import build_language_model, make_stepwise, recurrent_layers, zero_states
+from slm_helpers.models.registry import start_from
+from slm_helpers.models.saved import load_model, load_pretrained, save_model
 from slm_helpers.text.tokenizers import train_char_tokenizer
 
 import keras

@@ -8,21 +8,13 @@ from slm_helpers.cli import main
 from slm_helpers.data import results
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.generation.constrained import PlaceholderGuide
+from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import load_model, save_model
 from slm_helpers.recipes import public_data_to_text as public_writing
 from slm_helpers.recipes import public_results as public
 from slm_helpers.tasks import data_to_text as write
-from slm_helpers.text.records import (
-    count_slot_errors,
-    delexicalise,
-    fill,
-    invented_terms,
-    missing_values,
-    parse_facts,
-    slot_error_table,
-    states,
-)
+from slm_helpers.text.records import delexicalise, fill, invented_terms, missing_values, parse_facts, states
 
 import numpy as np
 import pandas as pd

@@ -7,16 +7,20 @@ import json
 from slm_helpers.baselines.extractive_qa import NearestQuestion, SpanBaseline
 from slm_helpers.cli import main
 from slm_helpers.data import results
-from slm_helpers.metrics.classification import bootstrap_interval, exact_matches, mean_interval, normalise_answer, token_f1_scores
-from slm_helpers.models.saved import SavedModel, build_language_model, load_model, save_model
-from slm_helpers.models.taggers import build_reader, make_reader_head
+from slm_helpers.metrics.intervals import bootstrap_interval, mean_interval
+from slm_helpers.metrics.question_answering import exact_matches, normalise_answer, token_f1_scores
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.reader import build_reader, make_reader_head
+from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.recipes import train_reader
 from slm_helpers.tasks import extractive_qa as answer
 from slm_helpers.tasks import reading, spans
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.text.tokenizers import train_bpe_tokenizer, train_char_tokenizer
 from slm_helpers.text.words import overlap_features, split_words
-from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples, run_rows
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples, run_rows
 
 import keras
 import numpy as np

@@ -20,10 +20,10 @@ from slm_helpers.data.audio import (
 )
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.simulated import TONE_WORDS, simulate_tone_words
+from slm_helpers.models.classifiers import build_listener
 from slm_helpers.models.saved import load_model
-from slm_helpers.models.taggers import build_listener
 from slm_helpers.tasks import keyword_spotting as listen
-from slm_helpers.training.finetune import FinetuneConfig
+from slm_helpers.training.config import FinetuneConfig
 
 import keras
 import numpy as np

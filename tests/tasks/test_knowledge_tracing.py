@@ -8,13 +8,13 @@ from slm_helpers.cli import main
 from slm_helpers.data.attempts import NUM_FEATURES, Learner, find_twin_skills, join_twin_skills, order_attempts
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.simulated import practise, simulate_students
-from slm_helpers.metrics.classification import auc, auc_difference_interval, auc_interval
+from slm_helpers.metrics.ranking import auc, auc_difference_interval, auc_interval
 from slm_helpers.models.saved import SavedModel, load_model
-from slm_helpers.models.taggers import build_tracer
+from slm_helpers.models.tracer import build_tracer
 from slm_helpers.recipes import public_tracing
 from slm_helpers.tasks import knowledge_tracing as trace
 from slm_helpers.tasks.io import load_parts
-from slm_helpers.training.finetune import FinetuneConfig
+from slm_helpers.training.config import FinetuneConfig
 
 import keras
 import numpy as np

@@ -6,7 +6,8 @@ from dataclasses import replace
 from slm_helpers.cli import main
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.generation.generator import TextGenerator
-from slm_helpers.models.saved import SavedModel, build_language_model, load_model, save_model
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.tasks import language_modelling as lm
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 

@@ -7,14 +7,19 @@ import json
 from slm_helpers.baselines.question_generation import MAX_WORDS, asked_sentence, candidate_answers, template_question
 from slm_helpers.cli import main
 from slm_helpers.data import results
-from slm_helpers.models.encoder_decoder import build_copying_decoder, decode_sequences, make_decoder_step, make_encoder
+from slm_helpers.generation.sequences import decode_sequences
+from slm_helpers.models.encoder_decoder import build_copying_decoder, make_decoder_step, make_encoder
+from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.layers import CopyScores
-from slm_helpers.models.saved import SavedModel, build_language_model, load_model, save_model, shared_shape, start_from
+from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.recipes import public_questions
 from slm_helpers.recipes import train_question_generator as train_asker
 from slm_helpers.tasks import question_generation as ask
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
-from slm_helpers.training.finetune import Examples, FinetuneConfig, fit_examples
+from slm_helpers.training.batches import Examples
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import fit_examples
 
 import keras
 import numpy as np

@@ -4,18 +4,21 @@ import csv
 import itertools
 import json
 
-from slm_helpers.baselines.classification import LinearTagger
+from slm_helpers.baselines.tagging import LinearTagger
 from slm_helpers.cli import main
 from slm_helpers.data import results
-from slm_helpers.metrics.classification import bootstrap_interval, legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
+from slm_helpers.metrics.intervals import bootstrap_interval
+from slm_helpers.metrics.tagging import legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
+from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.layers import ReverseWords, WordMeans, WordSpelling, WordStates
-from slm_helpers.models.saved import SavedModel, build_language_model, load_model, save_model
-from slm_helpers.models.taggers import MAX_CHARACTERS, NUM_CHARACTERS, build_tagger
+from slm_helpers.models.saved import SavedModel, load_model, save_model
+from slm_helpers.models.taggers import build_tagger
+from slm_helpers.models.word_reading import MAX_CHARACTERS, NUM_CHARACTERS
 from slm_helpers.recipes import public_results as public
 from slm_helpers.tasks import token_classification as tag
 from slm_helpers.text.hashing import NUM_WORD_FEATURES, fit_ngram_table, hash_words, word_features
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
-from slm_helpers.training.finetune import FinetuneConfig
+from slm_helpers.training.config import FinetuneConfig
 
 import keras
 import numpy as np

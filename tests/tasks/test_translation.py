@@ -8,13 +8,15 @@ from slm_helpers.cli import main
 from slm_helpers.data import results
 from slm_helpers.data.loading import load_dataset, skipped_rows
 from slm_helpers.generation.beam import beam_search, greedy_search
+from slm_helpers.generation.sequences import decode_sequences
 from slm_helpers.metrics.translation import paired_gain, translation_counts, translation_table
-from slm_helpers.models.encoder_decoder import build_encoder_decoder, decode_sequences, make_attention, make_decoder_step, make_encoder
-from slm_helpers.models.saved import PRETRAINED_DIR, build_language_model, load_model, save_model
+from slm_helpers.models.encoder_decoder import build_encoder_decoder, make_attention, make_decoder_step, make_encoder
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.saved import PRETRAINED_DIR, load_model, save_model
 from slm_helpers.recipes import train_translator
 from slm_helpers.tasks import translation as translate
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
-from slm_helpers.training.loop import TrainConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.pairs import PairBatches, fit_pairs, pair_losses
 
 import keras

@@ -2,12 +2,16 @@
 
 import signal
 
-from slm_helpers.models.saved import build_language_model, build_text_classifier, load_model, save_model
+from slm_helpers.models.classifiers import build_text_classifier
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.saved import load_model, save_model
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.tasks.text_classification import classifier_from_base, fit_classifier, fit_head, predict_probs
 from slm_helpers.text.tokenizers import train_char_tokenizer
 from slm_helpers.training import finetune
-from slm_helpers.training.finetune import HISTORY_COLUMNS, FinetuneConfig, encode_texts, layer_names
+from slm_helpers.training.batches import encode_texts
+from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.finetune import HISTORY_COLUMNS, layer_names
 
 import keras
 import numpy as np
@@ -286,7 +290,7 @@ def test_a_lower_layer_learns_at_its_own_rate():
 
 def test_only_the_layers_that_learn_count_in_the_norm_that_is_clipped():
     variables = [keras.Variable(np.zeros(1, "float32"), name=name) for name in ("low", "high")]
-    optimizer = finetune._LayerAdam(1.0)
+    optimizer = finetune.LayerAdam(1.0)
     optimizer.build(variables)
     gradients = [keras.ops.convert_to_tensor(np.array([value], "float32")) for value in (30.0, 4.0)]
     for factors, expected in (([1.0, 1.0], 4 / np.hypot(30, 4)), ([0.0, 1.0], 1.0), ([0.0, 0.1], 1.0)):

@@ -11,21 +11,12 @@ import time
 from pathlib import Path
 
 from slm_helpers.data import files
-from slm_helpers.metrics.classification import loss_nats
-from slm_helpers.models.saved import build_language_model
-from slm_helpers.training.loop import (
-    HISTORY_COLUMNS,
-    OPTIMIZERS,
-    PRECISIONS,
-    StreamBatches,
-    TrainConfig,
-    WindowBatches,
-    count_tokens_trained,
-    evaluate_loss,
-    fit_model,
-    learning_rate_at,
-    make_optimizer,
-)
+from slm_helpers.metrics.language_model import loss_nats
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.training.batches import StreamBatches, WindowBatches
+from slm_helpers.training.config import OPTIMIZERS, PRECISIONS, TrainConfig, learning_rate_at
+from slm_helpers.training.loop import HISTORY_COLUMNS, count_tokens_trained, evaluate_loss, fit_model
+from slm_helpers.training.optimizers import make_optimizer
 
 import keras
 import numpy as np
@@ -492,8 +483,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(checkpoint_dir, interrupted, unbr
 KILLED_RUN = """
 import json, sys, time
 import numpy as np
-from slm_helpers.models.saved import build_language_model
-from slm_helpers.training.loop import TrainConfig, fit_model
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.training.loop import fit_model
+from slm_helpers.training.config import TrainConfig
 import keras
 
 folder, pause = sys.argv[1], float(sys.argv[2])

@@ -1,0 +1,118 @@
+"""Classifiers of texts and of sounds."""
+
+from slm_helpers._backend import keras
+from slm_helpers._checks import check_choice, check_positive, check_share
+from slm_helpers.models.language_model import CELLS
+from slm_helpers.models.layers import NgramScores, TextPooling
+from slm_helpers.models.registry import builder
+from slm_helpers.models.word_reading import bidirectional
+
+
+@builder
+def build_text_classifier(
+    vocab_size: int,
+    *,
+    num_classes: int,
+    cell: str = "gru",
+    embedding_dim: int = 256,
+    units: int = 512,
+    num_layers: int = 1,
+    dropout: float = 0.2,
+    num_buckets: int = 0,
+) -> keras.Model:
+    """Build a recurrent classifier of whole texts, the other half of `build_language_model`.
+
+    Embedding and recurrent layers carry the names and shapes of the language model's, so that `start_from` can copy them. The
+    head pools the outputs over the true length (mean, maximum and last, side by side) and scores the classes.
+
+    Args:
+        vocab_size: Number of distinct token ids; id 0 is padding.
+        num_classes: Number of classes, two at least.
+        cell: "rnn" (tanh), "gru" or "lstm".
+        embedding_dim: Length of a token vector.
+        units: Length of the recurrent state in each layer.
+        num_layers: Number of stacked recurrent layers.
+        dropout: Share of activations dropped after the embedding, after each layer but the last, and after pooling, in [0, 1).
+        num_buckets: With any, a linear model on so many hashed n-grams stands beside the network and its scores are added; it
+            does not learn with it, but is put in by `slm_helpers.text.hashing` and `slm_helpers.tasks.text_classification`.
+
+    Returns:
+        An uncompiled model from int32 token ids, shape (batch, time), to float32 logits, shape (batch, num_classes). Shorter
+        texts are padded on the right with 0; how far does not change the logits. With `num_buckets` it takes two inputs, the
+        second the ids of the text's n-grams, shape (batch, ngrams), padded likewise.
+
+    Raises:
+        ValueError: If a size is not a positive whole number, there are fewer than two classes, `dropout` lies outside [0, 1)
+            or `cell` is not known.
+
+    Example:
+        >>> build_text_classifier(vocab_size=40, num_classes=3, units=32).output_shape
+        (None, 3)
+
+    Reference:
+        Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification", arXiv:1801.06146; Cheng et al.
+        (2016), "Wide & Deep Learning", arXiv:1606.07792, for a linear model beside a network.
+    """
+    check_positive(vocab_size=vocab_size, num_classes=num_classes, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
+    check_share(dropout=dropout)
+    check_choice(CELLS, cell=cell)
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}, but a classifier needs two classes at least.")
+    # As in a language model with tied embeddings, so that both start from random weights of the same size.
+    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
+    token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
+    # No mask: a recurrent layer would go through its slow path. Padding stands on the right and is left out in pooling.
+    x = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")(token_ids)
+    for i in range(num_layers):
+        x = keras.layers.Dropout(dropout, name=f"{cell}_{i - 1}_dropout" if i else "embedding_dropout")(x)
+        layer = CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}")
+        layer.unrolled = False  # texts come in many lengths
+        x = layer(x)
+    x = TextPooling(name="pooling")([x, token_ids])
+    x = keras.layers.Dropout(dropout, name="pooling_dropout")(x)
+    logits = keras.layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
+    if not num_buckets:
+        return keras.Model(token_ids, logits, name=f"{cell}_text_classifier")
+    ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
+    scores = NgramScores(int(num_buckets), int(num_classes), trainable=False, dtype="float32", name="ngram_scores")(ngrams)
+    return keras.Model([token_ids, ngrams], keras.layers.Add(name="logits_sum")([logits, scores]), name=f"{cell}_text_classifier")
+
+
+@builder
+def build_listener(*, num_classes: int, num_bands: int = 40, units: int = 64, dropout: float = 0.4) -> keras.Model:
+    """Build a small recurrent classifier of sounds: two GRUs read the frames of a spectrogram, one from each side.
+
+    Args:
+        num_classes: Number of classes, two at least.
+        num_bands: Values in a frame.
+        units: Length of the state of each GRU.
+        dropout: Share of activations dropped, in [0, 1), of what is pooled; a quarter of it of what enters the GRUs.
+
+    Returns:
+        An uncompiled model from frames, int32, shape (batch, time, num_bands), in hundredths, and real, int32, shape
+        (batch, time), 1 for each frame and 0 for padding on the right, to float32 logits, shape (batch, num_classes). How far is
+        padded does not change the logits.
+
+    Raises:
+        ValueError: If a size is not a positive whole number, there are fewer than two classes or `dropout` lies outside [0, 1).
+
+    Example:
+        >>> build_listener(num_classes=10, units=8).output_shape
+        (None, 10)
+
+    Reference:
+        Graves and Schmidhuber (2005), "Framewise Phoneme Classification with Bidirectional LSTM", for reading from both sides.
+    """
+    check_positive(num_classes=num_classes, num_bands=num_bands, units=units)
+    check_share(dropout=dropout)
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}, but a classifier needs two classes at least.")
+    frames = keras.Input(shape=(None, int(num_bands)), dtype="int32", name="frames")
+    real = keras.Input(shape=(None,), dtype="int32", name="real")
+    x = keras.layers.Rescaling(0.01, name="scaled")(frames)
+    x = keras.layers.Dense(int(units), activation="relu", name="mixed_bands")(x)
+    x = keras.layers.Dropout(dropout / 4, name="mixed_bands_dropout")(x)
+    x = bidirectional(x, real, int(units))
+    x = keras.layers.Dropout(dropout, name="pooling_dropout")(TextPooling(name="pooling")([x, real]))
+    logits = keras.layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
+    return keras.Model([frames, real], logits, name="gru_listener")
