@@ -7,11 +7,7 @@ from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import CELLS, any_length
 from slm_helpers.models.layers import ReverseWords, WordMeans, WordSpelling, WordStates
-
-MAX_CHARACTERS = 16  # bytes of a word that a tagger reads, with a sign before and behind it
-
-
-NUM_CHARACTERS = 259  # padding, the 256 bytes, and the two signs
+from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS
 
 
 def encode_words(

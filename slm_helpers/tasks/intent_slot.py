@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slm_helpers._backend import keras
+from slm_helpers.data.schema import check_tags
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.intent_slot import frame_table
 from slm_helpers.metrics.tagging import precision_recall_f1, span_counts, spans_of
@@ -17,6 +18,7 @@ from slm_helpers.models.taggers import build_commander
 from slm_helpers.tasks import token_classification as tag
 from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_ngrams, hash_words, num_buckets_for
+from slm_helpers.text.tagging import check_known_tags, encode_sentences, tag_codes, token_lists, window_targets, windows_of
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import FinetuneConfig
 from slm_helpers.training.finetune import fit_examples, run_rows, softmax
@@ -177,8 +179,8 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     # An intent that train lacks cannot be learned from; its command still has tags.
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     known = {split: rows["intent"].isin(intents).to_numpy() for split, rows in parts.items()}
-    words = {split: tag.split_words(rows["tokens"]) for split, rows in parts.items()}
-    codes = {split: tag.tag_codes(rows["tags"], saved.labels) for split, rows in parts.items()}
+    words = {split: token_lists(rows["tokens"]) for split, rows in parts.items()}
+    codes = {split: tag_codes(rows["tags"], saved.labels) for split, rows in parts.items()}
     texts = {split: rows.loc[known[split], "tokens"].tolist() for split, rows in parts.items()}
     intent_codes = {split: rows.loc[known[split], "intent"].map(intents.index).to_numpy() for split, rows in parts.items()}
     network = command_scores(saved, parts["valid"]["tokens"]) if "valid" in parts else None
@@ -232,8 +234,8 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
     Raises:
         ValueError: If a tag is not one of the model's.
     """
-    tag.check_tags(frame)
-    tag.check_known_tags(frame["tags"], saved.labels, "row", "is unknown to this model, which knows")
+    check_tags(frame)
+    check_known_tags(frame["tags"], saved.labels, "row", "is unknown to this model, which knows")
     _warn_of_unknown(frame["intent"], saved.settings["intents"])
     wanted = list(zip(frame["intent"], frame["tags"], strict=True))
     found = [(intent, " ".join(tags)) for intent, tags, _ in read_commands(saved, frame["tokens"])]
@@ -284,10 +286,10 @@ def slots_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
 def command_scores(saved: SavedModel, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the logits of each command's words, shape (words, num_tags), and of its intent, (num_texts, num_intents).
 
-    A command of more than `tag.MAX_WORDS` words is read in pieces; the first one tells the intent.
+    A command of more than `slm_helpers.text.tagging.MAX_WORDS` words is read in pieces; the first one tells the intent.
     """
-    sentences, num_tags = tag.split_words(texts), len(saved.labels)
-    pieces = [(row, *piece) for row, words in enumerate(sentences) for piece in tag.pieces_of(len(words))]
+    sentences, num_tags = token_lists(texts), len(saved.labels)
+    pieces = [(row, *piece) for row, words in enumerate(sentences) for piece in windows_of(len(words))]
     inputs = encode_commands(saved, [sentences[row][start:stop] for row, start, stop, _, _ in pieces])
     tags: list[list[np.ndarray]] = [[] for _ in sentences]
     intents = np.zeros((len(sentences), len(saved.settings["intents"])), dtype="float32")
@@ -304,7 +306,7 @@ def encode_commands(saved: SavedModel, sentences: Sequence[Sequence[str]]) -> di
     """Return what `build_commander` reads of each command: what a tagger reads, with one more place, and n-grams where it wants them."""
     layers = {layer.name: layer for layer in saved.model.layers}
     beside = [layers[name].num_buckets if name in layers else 0 for name in ("ngram_scores", "intent_ngram_scores")]
-    inputs = tag.encode_sentences(saved.tokenizer, sentences, num_buckets=beside[0])
+    inputs = encode_sentences(saved.tokenizer, sentences, num_buckets=beside[0])
     inputs["word_ends"] = [np.append(ends, ends[-1]) for ends in inputs["word_ends"]]
     for name in ("characters", "features"):
         if name in inputs:
@@ -322,7 +324,7 @@ def _settle(
     codes: list[np.ndarray] | None = None,
 ) -> None:
     """Note the temperatures and the caution that suit the scores of valid best."""
-    tag.settle(saved, tag_scores, codes if codes is not None else tag.tag_codes(rows["tags"], saved.labels))
+    tag.settle(saved, tag_scores, codes if codes is not None else tag_codes(rows["tags"], saved.labels))
     known = rows["intent"].isin(saved.settings["intents"]).to_numpy()
     if known.any():
         targets = rows.loc[known, "intent"].map(saved.settings["intents"].index).to_numpy()
@@ -332,13 +334,12 @@ def _settle(
 def _examples(saved: SavedModel, rows: pd.DataFrame) -> Examples:
     """Return labelled commands, long ones in pieces; the last target is the intent, which does not count if it is unknown."""
     sentences, targets = [], []
-    codes = tag.tag_codes(rows["tags"], saved.labels)
+    codes = tag_codes(rows["tags"], saved.labels)
     places = {intent: len(saved.labels) + place for place, intent in enumerate(saved.settings["intents"])}
-    for words, row, intent in zip(tag.split_words(rows["tokens"]), codes, rows["intent"], strict=True):
-        for start, stop, first, last in tag.pieces_of(len(words)):
-            place = np.arange(start, stop)
-            sentences.append(words[start:stop])
-            targets.append(np.append(np.where((place >= first) & (place < last), row[start:stop], -1), places.get(intent, -1)))
+    for words, row, intent in zip(token_lists(rows["tokens"]), codes, rows["intent"], strict=True):
+        for window, window_codes in window_targets(row):
+            sentences.append(words[window])
+            targets.append(np.append(window_codes, places.get(intent, -1)))
     weights = [np.append(np.ones(len(target) - 1), _INTENT_WEIGHT) for target in targets]
     return Examples(encode_commands(saved, sentences), targets, along="word_ends", target_weights=weights)
 

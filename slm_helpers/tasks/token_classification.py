@@ -2,10 +2,8 @@
 its scores and its predictions.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain, pairwise
 from typing import Any
 
 from slm_helpers._backend import keras
@@ -15,9 +13,9 @@ from slm_helpers.metrics.tagging import legal_tags, precision_recall_f1, span_co
 from slm_helpers.models.registry import shared_shape, start_from
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.models.taggers import build_tagger
-from slm_helpers.models.word_reading import MAX_CHARACTERS
 from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_words, num_buckets_for
+from slm_helpers.text.tagging import check_known_tags, encode_sentences, iob_labels, tag_codes, token_lists, window_targets, windows_of
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import FinetuneConfig
@@ -28,13 +26,7 @@ import pandas as pd
 
 COLUMNS = ("tokens", "tags")
 PREDICT_COLUMNS = ("tokens",)
-MAX_WORDS = 128  # read in one go; a longer sentence is read in pieces that overlap
-_MARGIN = 16  # words at the edge of a piece that only serve as context
 _COUNTS = ["right", "found", "wanted"]
-_MAX_PIECES = 16  # tokens of one word; a longer word loses its middle
-_CLOSING = re.compile(r"[.,;:!?)\]}%…]+|n't|['’](s|S|re|ve|ll|d|m|t)")  # words that stand right behind the one before them
-_OPENING = frozenset("([{$£€#¿¡")  # and those that the next one stands right behind
-_WORD_START, _WORD_END = 257, 258  # character ids; 0 is padding, 1 to 256 are the bytes
 SCRATCH = {"embedding_dim": 128, "units": 192, "head_units": 128}  # of a network without a base: few rows do not fill a larger one
 _MIN_STEPS = 600  # where rows are few, batches are smaller (8 rows at least), so that about so many steps are made
 _MIN_ENTITIES = 200  # in valid, below which the best caution would be chance
@@ -89,7 +81,7 @@ def train(
     if ngrams:
         return add_ngrams(saved, frame, balanced=config.balanced, keep_valid=keep_valid, seed=config.seed), history
     if "valid" in parts:
-        scores = tag_scores(model, tokenizer, split_words(parts["valid"]["tokens"]))
+        scores = tag_scores(model, tokenizer, token_lists(parts["valid"]["tokens"]))
         settle(saved, scores, tag_codes(parts["valid"]["tags"], labels))
     return saved, history
 
@@ -101,7 +93,7 @@ def check_rows(frame: pd.DataFrame) -> list[str]:
         ValueError: If tags are not well-formed or not as many as tokens, train has no entity, or another split has a tag that train lacks.
     """
     check_tags(frame)
-    labels = _labels(frame.loc[frame["split"] == "train", "tags"])
+    labels = iob_labels(frame.loc[frame["split"] == "train", "tags"])
     for split, rows in frame.groupby("split"):
         check_known_tags(rows["tags"], labels, f"{split}, row", f"stands in {split} but never in train, which has")
     return labels
@@ -124,7 +116,7 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     """
     num_buckets = num_buckets_for(len(saved.labels))
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
-    words = {split: split_words(rows["tokens"]) for split, rows in parts.items()}
+    words = {split: token_lists(rows["tokens"]) for split, rows in parts.items()}
     codes = {split: tag_codes(rows["tags"], saved.labels) for split, rows in parts.items()}
     both, mixed = put_beside(
         saved,
@@ -191,32 +183,13 @@ def tagger_from_base(base: keras.Model, *, num_tags: int, dropout: float = 0.4) 
 
 def tag_scores(model: keras.Model, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[np.ndarray]:
     """Return the logits of each sentence's words, shape (words, num_tags); sentences may be of any length."""
-    pieces = [(row, *piece) for row, words in enumerate(sentences) for piece in pieces_of(len(words))]
+    pieces = [(row, *piece) for row, words in enumerate(sentences) for piece in windows_of(len(words))]
     num_buckets = model.get_layer("ngram_scores").num_buckets if len(model.inputs) > 3 else 0
     inputs = encode_sentences(tokenizer, [sentences[row][start:stop] for row, start, stop, _, _ in pieces], num_buckets=num_buckets)
     found: list[list[np.ndarray]] = [[] for _ in sentences]
     for (row, start, _, first, last), scores in zip(pieces, run_rows(model, inputs, along="word_ends", batch_size=64), strict=True):
         found[row].append(scores[first - start : last - start])
     return [np.concatenate(parts) for parts in found]
-
-
-def encode_sentences(tokenizer: Tokenizer, sentences: Sequence[Sequence[str]], *, num_buckets: int = 0) -> dict[str, list[np.ndarray]]:
-    """Return what a tagger reads of each sentence, see `build_tagger`: token_ids, with <end> first, word_ends and characters; with
-    `num_buckets` hashed features too.
-    """
-    spaced = [_with_spaces(words) for words in sentences]
-    known = list(dict.fromkeys(chain.from_iterable(spaced)))
-    tokens = {word: _without_middle(ids, _MAX_PIECES) for word, ids in zip(known, tokenizer.encode_batch(known), strict=True)}
-    spellings = {word: _spelling(word) for word in dict.fromkeys(chain.from_iterable(sentences))}
-    inputs: dict[str, list[np.ndarray]] = {"token_ids": [], "word_ends": [], "characters": []}
-    for words, spaced_words in zip(sentences, spaced, strict=True):
-        ids = [tokens[word] for word in spaced_words]
-        inputs["token_ids"].append(np.concatenate([np.array([tokenizer.end_id], dtype="int32"), *ids]))
-        inputs["word_ends"].append(np.cumsum([len(part) for part in ids], dtype="int32"))
-        inputs["characters"].append(np.stack([spellings[word] for word in words]))
-    if num_buckets:
-        inputs["features"] = hash_words(sentences, num_buckets=num_buckets)
-    return inputs
 
 
 def settle(saved: SavedModel, scores: list[np.ndarray], codes: list[np.ndarray]) -> None:
@@ -226,7 +199,7 @@ def settle(saved: SavedModel, scores: list[np.ndarray], codes: list[np.ndarray])
 
 
 def _best(saved: SavedModel, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    return best_tags(saved, tag_scores(saved.model, saved.tokenizer, split_words(texts)))
+    return best_tags(saved, tag_scores(saved.model, saved.tokenizer, token_lists(texts)))
 
 
 def best_tags(saved: SavedModel, scores: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -266,76 +239,8 @@ def _best_caution(scores: Sequence[np.ndarray], codes: Sequence[np.ndarray], lab
 def _examples(tokenizer: Tokenizer, frame: pd.DataFrame, labels: list[str]) -> Examples:
     """Return labelled sentences; of long ones pieces, in which the words at the edges are read but do not count."""
     sentences, targets = [], []
-    for words, codes in zip(split_words(frame["tokens"]), tag_codes(frame["tags"], labels), strict=True):
-        for start, stop, first, last in pieces_of(len(words)):
-            place = np.arange(start, stop)
-            sentences.append(words[start:stop])
-            targets.append(np.where((place >= first) & (place < last), codes[start:stop], -1))
+    for words, codes in zip(token_lists(frame["tokens"]), tag_codes(frame["tags"], labels), strict=True):
+        for window, window_codes in window_targets(codes):
+            sentences.append(words[window])
+            targets.append(window_codes)
     return Examples(encode_sentences(tokenizer, sentences), targets, along="word_ends")
-
-
-def pieces_of(num_words: int) -> list[tuple[int, int, int, int]]:
-    """Return the pieces that a sentence is read in, as (start, stop, first word that counts, word behind the last that counts)."""
-    pieces, start, first = [], 0, 0
-    while True:
-        stop = min(start + MAX_WORDS, num_words)
-        last = num_words if stop == num_words else stop - _MARGIN
-        pieces.append((start, stop, first, last))
-        if last == num_words:
-            return pieces
-        start, first = last - _MARGIN, last
-
-
-def _labels(tags: Sequence[str]) -> list[str]:
-    """Return O and, of each type in the tags, B and I, whether both occur or not: a new text may need either."""
-    kinds = sorted({tag[2:] for row in tags for tag in row.split(" ") if tag != "O"})
-    if not kinds:
-        raise ValueError("All tags in train are O, but a tagger needs one kind of entity at least. Add sentences with entities.")
-    return ["O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
-
-
-def check_known_tags(tags: Sequence[str], labels: list[str], where: str, problem: str) -> None:
-    """Raise ValueError for the first row with a tag that is no label."""
-    known = set(labels)
-    for row, sentence in enumerate(tags, 1):
-        unknown = [tag for tag in sentence.split(" ") if tag not in known]
-        if unknown:
-            raise ValueError(
-                f"{where} {row}: the tag {unknown[0]!r} {problem} {', '.join(labels[:10])}{' ...' if len(labels) > 10 else ''}. "
-                "Correct its spelling or leave such rows out."
-            )
-
-
-def tag_codes(tags: Sequence[str], labels: list[str]) -> list[np.ndarray]:
-    """Return the tags of each sentence, joined by spaces, as places among the labels."""
-    places = {label: place for place, label in enumerate(labels)}
-    return [np.array([places[tag] for tag in row.split(" ")], dtype="int64") for row in tags]
-
-
-def split_words(texts: Sequence[str]) -> list[list[str]]:
-    """Return the words of each text, in which they are joined by single spaces."""
-    return [text.split(" ") for text in texts]
-
-
-def _with_spaces(words: Sequence[str]) -> list[str]:
-    """Return the words as they stand in running text, which the base was trained on: with a space before them, but for
-    punctuation. A sentence all in capitals is read as a title, Like This; its spelling still says so.
-    """
-    if len(words) > 1 and " ".join(words).isupper():
-        words = [word.capitalize() for word in words]
-    spaced = [words[0] or " "]
-    for before, word in pairwise(words):
-        spaced.append(word if _CLOSING.fullmatch(word) or (word and before in _OPENING) else f" {word}")
-    return spaced
-
-
-def _without_middle(values: Any, size: int) -> Any:
-    return values if len(values) <= size else np.concatenate([values[: size - size // 2], values[len(values) - size // 2 :]])
-
-
-def _spelling(word: str) -> np.ndarray:
-    """Return the character ids of a word, its bytes between two signs: int32, shape (MAX_CHARACTERS,)."""
-    signs = _without_middle(np.frombuffer(word.encode(), dtype="uint8"), MAX_CHARACTERS - 2).astype("int32") + 1
-    ids = np.zeros(MAX_CHARACTERS, dtype="int32")
-    ids[: len(signs) + 2] = [_WORD_START, *signs, _WORD_END]
-    return ids

@@ -7,8 +7,8 @@ from slm_helpers.apps.assistant import NEEDED, Assistant, as_words, seconds_of
 from slm_helpers.cli import main
 from slm_helpers.models.saved import SavedModel, load_model
 from slm_helpers.models.taggers import build_commander
-from slm_helpers.models.word_reading import MAX_CHARACTERS, NUM_CHARACTERS
 from slm_helpers.tasks import intent_slot as command
+from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS
 from slm_helpers.training.config import FinetuneConfig
 
 import keras

@@ -13,10 +13,10 @@ from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.layers import ReverseWords, WordMeans, WordSpelling, WordStates
 from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.models.taggers import build_tagger
-from slm_helpers.models.word_reading import MAX_CHARACTERS, NUM_CHARACTERS
 from slm_helpers.recipes import public_results as public
 from slm_helpers.tasks import token_classification as tag
 from slm_helpers.text.hashing import NUM_WORD_FEATURES, fit_ngram_table, hash_words, word_features
+from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS, tag_codes
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import FinetuneConfig
 
@@ -293,7 +293,7 @@ def test_valid_is_learned_from_unless_it_has_to_be_scored():
     alone = SavedModel(tag.tagger_from_base(base.model, num_tags=5), base.tokenizer, labels=LABELS)
     train = frame[frame["split"] == "train"]
     hashed = np.concatenate(hash_words([row.split(" ") for row in train["tokens"]], num_buckets=1 << 17))
-    codes = np.concatenate(tag.tag_codes(train["tags"], LABELS))
+    codes = np.concatenate(tag_codes(train["tags"], LABELS))
     wanted, _ = fit_ngram_table(hashed, codes, num_classes=5, num_buckets=1 << 17, by_rarity=False, penalty=tag._PENALTY)
     for keep in (True, False):
         table = tag.add_ngrams(alone, frame, keep_valid=keep).model.get_layer("ngram_scores").get_weights()[0][:, :-1]
@@ -308,30 +308,6 @@ def test_without_valid_both_get_their_usual_share():
 
 
 # Sentences
-
-
-def test_each_word_ends_where_its_tokens_do():
-    tokenizer = train_bpe_tokenizer(["Ada went to Bergen", "Ada went to Oslo"], vocab_size=270)
-    words = ["Ada", "went", "to", "Bergen", "Zürich🙂", "", "x" * 500]
-    found = tag.encode_sentences(tokenizer, [words, ["Ada"]])
-    ids, ends, characters = (found[name][0] for name in ("token_ids", "word_ends", "characters"))
-    assert ids[0] == tokenizer.end_id and len(ids) == ends[-1] + 1 and characters.shape == (7, MAX_CHARACTERS)
-    assert (np.diff(ends, prepend=0) > 0).all()  # even a word without a sign has a token
-    assert tokenizer.decode(ids[: ends[4] + 1]) == "Ada went to Bergen Zürich🙂"
-    assert characters[0].tolist() == [257, *(byte + 1 for byte in b"Ada"), 258, *[0] * (MAX_CHARACTERS - 5)]
-    assert characters[5].tolist()[:3] == [257, 258, 0] and characters[6].min() > 0
-    assert ends[6] - ends[5] <= 16
-
-
-@pytest.mark.parametrize("num_words", [1, 127, 128, 129, 159, 160, 161, 224, 225, 5000])
-def test_pieces_hold_every_word_once_with_context_around_it(num_words):
-    pieces = tag.pieces_of(num_words)
-    counted = [place for _, _, first, last in pieces for place in range(first, last)]
-    assert counted == list(range(num_words))
-    for start, stop, first, last in pieces:
-        assert 0 <= start <= first < last <= stop <= num_words and stop - start <= tag.MAX_WORDS
-        assert first - start >= 16 or start == 0
-        assert stop - last >= 16 or stop == num_words
 
 
 def test_a_sentence_of_5000_words_keeps_all_its_tags(toy):
