@@ -1,7 +1,10 @@
-"""Checks of arguments: each raises where the value enters, says what was wrong and how to mend it."""
+"""Checks of arguments: each raises where the value enters, says what was wrong and how to fix it; and text made safe to print."""
 
+import re
 from collections.abc import Collection
 from numbers import Integral, Real
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def check_positive(**sizes: int) -> None:
@@ -24,3 +27,16 @@ def check_choice(choices: Collection[str], **values: str) -> None:
     for name, value in values.items():
         if value not in choices:
             raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, choices))}.")
+
+
+def printable(text: str) -> str:
+    r"""Return `text` with its control characters escaped, so that a terminal shows them and obeys none.
+
+    Escaped are the control characters of ASCII but tab and line feed, DEL, those from U+0080 to U+009F, and half a surrogate pair, which
+    no stream can encode. All other letters, signs and emoji stay.
+
+    Example:
+        >>> printable("caf\u00e9\x1b[31m")
+        'caf\u00e9\\x1b[31m'
+    """
+    return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)

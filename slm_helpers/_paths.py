@@ -1,8 +1,22 @@
-"""Where the checkout keeps its data."""
+"""The folders of the checkout. An installed wheel holds the code alone: `check_checkout` says so where data is asked for."""
 
 from pathlib import Path
 
-DATA_DIR = Path(__file__).resolve().parents[1] / "data"
+REPO_DIR = Path(__file__).resolve().parents[1]
+NOTEBOOKS_DIR = REPO_DIR / "notebooks"
+DATA_DIR = REPO_DIR / "data"
+CORPORA_DIR = DATA_DIR / "corpora"  # the bundled texts
+PRETRAINED_DIR = DATA_DIR / "pretrained"  # one model folder a model
+RESULTS_DIR = DATA_DIR / "results"  # measured figures, one CSV a subject
+RUNS_DIR = REPO_DIR / "runs"  # models and checkpoints that notebooks leave behind; not committed
+REPORTS_DIR = REPO_DIR / "reports"  # HTML of executed notebooks; not committed
 
 
-RUNS_DIR = DATA_DIR.parent / "runs"  # models and checkpoints that pages leave behind; not committed
+def check_checkout(folder: Path) -> Path:
+    """Return `folder`, one of the checkout's; raises FileNotFoundError, with the way out, if the package was installed without it."""
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is missing: this installation of slm_helpers holds the code alone. Data, pretrained models and notebooks are in "
+            "the repository: clone it and run `pip install --no-deps --editable .` in the clone. A model folder can also be named by path."
+        )
+    return folder

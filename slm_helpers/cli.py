@@ -151,7 +151,8 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from slm_helpers.reports.run_notebooks import REPORTS_DIR, find_pages, run_pages, update_readme
+    from slm_helpers._paths import REPORTS_DIR
+    from slm_helpers.reports.run_notebooks import find_pages, run_pages, update_readme
 
     out_dir = options.out or REPORTS_DIR
     pages = find_pages(options.pages)
@@ -339,8 +340,8 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     """Load a model of a task (None: of any) by folder or pretrained name; without a name, the first of `default`, a pretrained model,
     else what the page of the second has left.
     """
-    from slm_helpers._paths import RUNS_DIR
-    from slm_helpers.models.saved import PRETRAINED_DIR, load_model
+    from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR, check_checkout
+    from slm_helpers.models.saved import load_model
 
     candidates = [_model_folder(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
     for folder in candidates:
@@ -349,6 +350,7 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     if name:
         available = ", ".join(sorted(p.parent.name for p in PRETRAINED_DIR.glob("*/config.json"))) or "none yet"
         raise FileNotFoundError(f"{name} is neither a model folder nor a pretrained model ({available}). Check the path that was given.")
+    check_checkout(PRETRAINED_DIR)
     raise FileNotFoundError(
         f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
     )
@@ -356,7 +358,7 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
 
 def _model_folder(name: str) -> Path:
     """Return the folder of the pretrained model of that name, or else the path that was given."""
-    from slm_helpers.models.saved import PRETRAINED_DIR
+    from slm_helpers._paths import PRETRAINED_DIR
 
     return PRETRAINED_DIR / name if (PRETRAINED_DIR / name / "config.json").exists() else Path(name)
 

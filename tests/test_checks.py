@@ -1,4 +1,4 @@
-from slm_helpers._checks import check_choice, check_positive, check_share
+from slm_helpers._checks import check_choice, check_positive, check_share, printable
 
 import numpy as np
 import pytest
@@ -35,3 +35,15 @@ def test_choice_lists_what_is_allowed():
     check_choice(("train", "valid"), split="valid")
     with pytest.raises(ValueError, match="split is 'dev', but must be one of 'train', 'valid'"):
         check_choice(("train", "valid"), split="dev")
+
+
+def test_printable_escapes_what_a_terminal_would_obey_and_nothing_else():
+    assert printable("red \x1b[31m, bell \a, C1 \x9b2J, back\r\x08, del \x7f, nul \0") == (
+        "red \\x1b[31m, bell \\x07, C1 \\x9b2J, back\\r\\x08, del \\x7f, nul \\x00"
+    )
+    for text in ("two\nlines\tand a tab", "café 中文 עברית \u200f👩\u200d🔬\xa0"):
+        assert printable(text) == text
+
+
+def test_printable_text_can_always_be_encoded():
+    assert printable("half \udc80").encode("utf-8") == b"half \\udc80"

@@ -161,10 +161,9 @@ def test_a_warning_is_one_line_on_stderr_that_shows_no_code(capsys, monkeypatch)
 
 
 def test_without_any_model_the_way_to_one_is_told(capsys, tmp_path, monkeypatch):
-    from slm_helpers.models import saved as models
-
-    monkeypatch.setattr(models, "PRETRAINED_DIR", tmp_path / "a")
-    monkeypatch.setattr(models, "RUNS_DIR", tmp_path / "b")
+    (tmp_path / "a").mkdir()
+    monkeypatch.setattr("slm_helpers._paths.PRETRAINED_DIR", tmp_path / "a")
+    monkeypatch.setattr("slm_helpers._paths.RUNS_DIR", tmp_path / "b")
     code, _, err = run(capsys, "generate", "--prompt", "x")
     assert code == 2 and "slm run 03" in err
 

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from slm_helpers._paths import DATA_DIR
+from slm_helpers._paths import CORPORA_DIR, check_checkout
 from slm_helpers.data.files import atomic_write, read_checked, sha256_of
 
 import pandas as pd
 
-CORPORA_DIR = DATA_DIR / "corpora"
 LANGUAGES = ("en", "es", "fr", "de", "zh")
 
 
@@ -139,7 +138,7 @@ def write_checksums() -> None:
 
 
 def _checksums() -> dict[str, str]:
-    return json.loads((CORPORA_DIR / "checksums.json").read_text(encoding="utf-8"))
+    return json.loads((check_checkout(CORPORA_DIR) / "checksums.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def download(name: str) -> Path:
         import datasets
     except ImportError as error:
         raise FileNotFoundError(
-            f"{missing}. Point SLM_DATA_DIR at a folder that holds {name}/, or install the online route: pip install 'slm-helpers[public]'."
+            f"{missing}. Point SLM_DATA_DIR at a folder that holds {name}/, or install the online route in the clone of the repository: pip install --editable '.[public]'."
         ) from error
     rows = []
     for split, theirs in public.hub_splits.items():

@@ -4,14 +4,13 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from slm_helpers._paths import DATA_DIR
+from slm_helpers._paths import RESULTS_DIR, check_checkout
 from slm_helpers._processor import describe_machine
 from slm_helpers.data.files import atomic_write
 
 import pandas as pd
 
-RESULTS_DIR = DATA_DIR / "results"
-
+PUBLISHED = RESULTS_DIR / "published.csv"  # figures of others, with their sources
 
 COLUMNS = (
     "task",
@@ -62,7 +61,7 @@ def compare_on(metrics: dict[str, str], *, results: str = "public", base: str = 
         data/results/published.csv), train_rows and train_seconds.
     """
     table = read_results(results)
-    published = pd.read_csv(DATA_DIR / "results" / "published.csv").set_index(["dataset", "metric"])
+    published = pd.read_csv(check_checkout(PUBLISHED.parent) / PUBLISHED.name).set_index(["dataset", "metric"])
     rows = []
     for dataset, metric in metrics.items():
         found = table[(table["dataset"] == dataset) & (table["metric"] == metric)].sort_values("value")

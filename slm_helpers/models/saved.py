@@ -14,7 +14,7 @@ from typing import Any
 
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice
-from slm_helpers._paths import DATA_DIR
+from slm_helpers._paths import PRETRAINED_DIR, check_checkout
 from slm_helpers.data.files import sha256_of
 from slm_helpers.models import classifiers, encoder_decoder, language_model, reader, taggers, tracer  # noqa: F401 - they fill BUILDERS
 from slm_helpers.models.registry import BUILDERS
@@ -26,9 +26,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 FORMAT_VERSION = 1
-
-
-PRETRAINED_DIR = DATA_DIR / "pretrained"
 
 
 @dataclass
@@ -186,7 +183,7 @@ def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
 
 def load_pretrained(name: str) -> SavedModel:
     """Load a model that comes with the repository, e.g. "slm-base-en"."""
-    available = sorted(p.name for p in PRETRAINED_DIR.glob("*/config.json") for p in [p.parent])
+    available = sorted(path.parent.name for path in check_checkout(PRETRAINED_DIR).glob("*/config.json"))
     if name not in available:
         raise ValueError(
             f"{name!r} is not one of the pretrained models ({', '.join(available) or 'none yet'}). For a folder of your own use load_model."

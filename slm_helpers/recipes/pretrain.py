@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slm_helpers._backend import keras
-from slm_helpers._paths import RUNS_DIR
+from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR
 from slm_helpers._processor import describe_machine
 from slm_helpers.baselines.language_model import KneserNeyModel
 from slm_helpers.data.files import atomic_write
@@ -25,7 +25,7 @@ from slm_helpers.generation.generator import TextGenerator
 from slm_helpers.metrics.intervals import bootstrap_interval
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.registry import BUILDERS
-from slm_helpers.models.saved import PRETRAINED_DIR, load_pretrained, save_model
+from slm_helpers.models.saved import load_pretrained, save_model
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.loop import count_tokens_trained, evaluate_loss, fit_model

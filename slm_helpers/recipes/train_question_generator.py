@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from slm_helpers._backend import keras
+from slm_helpers._paths import PRETRAINED_DIR
 from slm_helpers._processor import describe_machine
-from slm_helpers.models.saved import PRETRAINED_DIR, SavedModel, load_pretrained, save_model
+from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
 from slm_helpers.recipes.public_questions import load_question_rows
 from slm_helpers.tasks import question_generation as ask
 from slm_helpers.tasks.base import keep_scores, round_to_half, size_of

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 from slm_helpers._backend import keras
+from slm_helpers._paths import PRETRAINED_DIR
 from slm_helpers._processor import describe_machine
 from slm_helpers.baselines.extractive_qa import SpanBaseline
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.results import read_results
-from slm_helpers.models.saved import PRETRAINED_DIR, SavedModel, load_pretrained, save_model
+from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
 from slm_helpers.tasks import extractive_qa as answer
 from slm_helpers.tasks.base import keep_scores, round_to_half, size_of
 from slm_helpers.tasks.cloze import make_cloze

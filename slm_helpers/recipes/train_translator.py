@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers._paths import RUNS_DIR
+from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR
 from slm_helpers._processor import describe_machine
 from slm_helpers.baselines.translation import CopySource, NearestSentence, PhraseLookup
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.results import read_results
 from slm_helpers.metrics.translation import translation_table
-from slm_helpers.models.saved import PRETRAINED_DIR, SavedModel, save_model
+from slm_helpers.models.saved import SavedModel, save_model
 from slm_helpers.tasks import translation as translate
 from slm_helpers.tasks.base import keep_scores, round_to_half, size_of
 from slm_helpers.text.tokenizers import Tokenizer

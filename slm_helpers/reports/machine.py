@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from slm_helpers._paths import DATA_DIR
+from slm_helpers._paths import REPO_DIR
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def _python() -> Check:
 
 def _versions() -> Check:
     """Compare what is installed with the pins of requirements.lock."""
-    lock = DATA_DIR.parent / "requirements.lock"
+    lock = REPO_DIR / "requirements.lock"
     if not lock.exists():
         return Check("packages", True, "no requirements.lock here, nothing to compare with")
     pins: dict[str, set[str]] = {}
@@ -85,14 +85,17 @@ def _memory() -> Check:
 
 
 def _disk() -> Check:
-    free = shutil.disk_usage(DATA_DIR.parent).free / 1e9
+    free = shutil.disk_usage(REPO_DIR).free / 1e9
     return Check("disk", free >= MIN_DISK_GB, f"{free:.1f} GB free", f"Free {MIN_DISK_GB:.0f} GB for models and reports.")
 
 
 def _files() -> Check:
     from slm_helpers.data.bundled import check_bundled
 
-    table = check_bundled()
+    try:
+        table = check_bundled()
+    except FileNotFoundError as error:
+        return Check("bundled texts", False, "none", str(error))
     bad = table.loc[~table["ok"], "file"].tolist()
     return Check(
         "bundled texts",

@@ -16,12 +16,9 @@ from datetime import date
 from pathlib import Path
 
 from slm_helpers._checks import check_choice, check_positive
-from slm_helpers._paths import DATA_DIR
+from slm_helpers._paths import NOTEBOOKS_DIR, REPO_DIR, REPORTS_DIR, check_checkout
 from slm_helpers.data.files import atomic_write
 
-REPO_DIR = DATA_DIR.parent
-NOTEBOOKS_DIR = REPO_DIR / "notebooks"
-REPORTS_DIR = REPO_DIR / "reports"
 _README_START, _README_END = "<!-- pages: written by slm run --update-readme -->", "<!-- end of pages -->"
 
 
@@ -42,7 +39,7 @@ class PageResult:
 
 def find_pages(numbers: Sequence[str] = ()) -> list[Path]:
     """Return the notebooks with these two-digit numbers, in the order of their names; all of them if none is given."""
-    pages = sorted(NOTEBOOKS_DIR.glob("[0-9][0-9]_*.ipynb"))
+    pages = sorted(check_checkout(NOTEBOOKS_DIR).glob("[0-9][0-9]_*.ipynb"))
     if not pages:
         raise FileNotFoundError(f"{NOTEBOOKS_DIR} holds no numbered notebook.")
     wanted = {n.zfill(2) for n in numbers}

@@ -334,7 +334,7 @@ def test_mirror_that_is_no_folder(tmp_path, monkeypatch):
 def test_missing_set_says_what_to_do(mirror):
     mirror("other", a__tsv="x\n")
     with pytest.raises(
-        FileNotFoundError, match=r"sst2 is not in the local mirror .*folder that holds sst2/.*pip install 'slm-helpers\[public\]'"
+        FileNotFoundError, match=r"sst2 is not in the local mirror .*folder that holds sst2/.*pip install --editable '\.\[public\]'"
     ):
         load_dataset("sst2")
     with pytest.raises(FileNotFoundError, match=r"ptb is not .*no online source. Point SLM_DATA_DIR at a folder that holds ptb/"):
@@ -342,7 +342,7 @@ def test_missing_set_says_what_to_do(mirror):
 
 
 def test_without_mirror_and_without_datasets_the_extra_is_named(cache):
-    with pytest.raises(FileNotFoundError, match=r"SLM_DATA_DIR=not set.*pip install 'slm-helpers\[public\]'"):
+    with pytest.raises(FileNotFoundError, match=r"SLM_DATA_DIR=not set.*pip install --editable '\.\[public\]'"):
         load_dataset("sst2")
     assert not cache.exists()
 

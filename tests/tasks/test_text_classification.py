@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+from slm_helpers._paths import PRETRAINED_DIR
 from slm_helpers.cli import main
 from slm_helpers.metrics.classification import calibration_error, fit_temperature
 from slm_helpers.models import saved as models
@@ -174,7 +175,7 @@ def test_a_changed_model_file_and_a_model_of_another_task_are_refused(trained, t
     files = ["--input", trained / "test.csv", "--output", tmp_path / "out.csv", "--text", "comment"]
     code, _, err = run(capsys, "predict", "--model", folder, *files)
     assert code == 2 and "was changed or cut short" in err
-    code, _, err = run(capsys, "predict", "--model", models.PRETRAINED_DIR / "slm-base-en", *files)
+    code, _, err = run(capsys, "predict", "--model", PRETRAINED_DIR / "slm-base-en", *files)
     assert code == 2 and "task lm" in err and "slm generate" in err
     code, _, err = run(capsys, "predict", "--model", "slm-reader-en", *files[:-2])
     assert code == 2 and "no column 'question', which a model for the task answer reads. It has: comment, mood" in err

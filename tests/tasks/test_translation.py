@@ -3,6 +3,7 @@
 import io
 import json
 
+from slm_helpers._paths import PRETRAINED_DIR
 from slm_helpers.baselines.translation import CopySource, NearestSentence, PhraseLookup
 from slm_helpers.cli import main
 from slm_helpers.data import results
@@ -12,7 +13,7 @@ from slm_helpers.generation.sequences import decode_sequences
 from slm_helpers.metrics.translation import paired_gain, translation_counts, translation_table
 from slm_helpers.models.encoder_decoder import build_encoder_decoder, make_attention, make_decoder_step, make_encoder
 from slm_helpers.models.language_model import build_language_model
-from slm_helpers.models.saved import PRETRAINED_DIR, load_model, save_model
+from slm_helpers.models.saved import load_model, save_model
 from slm_helpers.recipes import train_translator
 from slm_helpers.tasks import translation as translate
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
