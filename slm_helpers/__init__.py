@@ -9,7 +9,9 @@ A module lives in the folder of what it returns, and imports from folders above 
     apps, recipes, reports, cli   what is built on all of it
 """
 
+import importlib
 import os
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -18,3 +20,28 @@ __version__ = "0.1.0"
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # TensorFlow's start-up notes (about instruction sets and rounding) would end up in saved notebook outputs.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Public names and where they stand; each is loaded when it is first asked for (PEP 562), so that importing the package costs nothing.
+_PUBLIC = {
+    "TextClassifier": "tasks.text_classification",
+    "TextGenerator": "generation.generator",
+    "list_datasets": "data.loading",
+    "load": "tasks",
+    "load_dataset": "data.loading",
+    "load_model": "tasks",
+    "load_pretrained": "models.saved",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}. Public names: {', '.join(_PUBLIC)}.")
+    module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
+    value = globals()[name] = getattr(module, "load" if name == "load_model" else name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -252,16 +252,16 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from slm_helpers.tasks.io import finetune, goes_on, starts_from_base
+    from slm_helpers.tasks.io import estimator_class, finetune
 
-    base = options.base or ("slm-base-en" if starts_from_base(options.task) else "none")
+    base = options.base or estimator_class(options.task).default_base or "none"
     result = finetune(
         options.task,
         train=options.train,
         valid=options.valid,
         test=options.test,
         out=options.out,
-        base=None if base == "none" else _open_model(base, task=None if goes_on(options.task) else "lm"),
+        base=None if base == "none" else _open_model(base, task=None if len(estimator_class(options.task).base_tasks) > 1 else "lm"),
         seed=options.seed,
         changes={name: value for name in _SETTINGS if (value := getattr(options, name)) is not None},
         ngrams=not options.no_ngrams,
@@ -272,16 +272,18 @@ def _finetune(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from slm_helpers.models.folders import model_folder
     from slm_helpers.tasks.io import evaluate
 
-    _print_result(evaluate(_model_folder(options.model), options.test, **_file_options(options)), options)
+    _print_result(evaluate(model_folder(options.model), options.test, **_file_options(options)), options)
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from slm_helpers.models.folders import model_folder
     from slm_helpers.tasks.io import predict
 
-    result = predict(_model_folder(options.model), options.input, options.output, keep_bad=options.keep_bad, **_file_options(options))
+    result = predict(model_folder(options.model), options.input, options.output, keep_bad=options.keep_bad, **_file_options(options))
     if options.json:
         _print_json(result)
     else:
@@ -341,9 +343,10 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     else what the page of the second has left.
     """
     from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR, check_checkout
+    from slm_helpers.models.folders import model_folder
     from slm_helpers.models.saved import load_model
 
-    candidates = [_model_folder(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
+    candidates = [model_folder(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
     for folder in candidates:
         if (folder / "config.json").exists():
             return load_model(folder, task=task)
@@ -354,13 +357,6 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     raise FileNotFoundError(
         f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
     )
-
-
-def _model_folder(name: str) -> Path:
-    """Return the folder of the pretrained model of that name, or else the path that was given."""
-    from slm_helpers._paths import PRETRAINED_DIR
-
-    return PRETRAINED_DIR / name if (PRETRAINED_DIR / name / "config.json").exists() else Path(name)
 
 
 def _print_json(value: dict[str, Any]) -> None:

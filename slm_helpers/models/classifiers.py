@@ -4,7 +4,7 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.language_model import CELLS
 from slm_helpers.models.layers import NgramScores, TextPooling
-from slm_helpers.models.registry import builder
+from slm_helpers.models.registry import builder, shared_shape, start_from
 from slm_helpers.models.word_reading import bidirectional
 
 
@@ -76,6 +76,19 @@ def build_text_classifier(
     ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
     scores = NgramScores(int(num_buckets), int(num_classes), trainable=False, dtype="float32", name="ngram_scores")(ngrams)
     return keras.Model([token_ids, ngrams], keras.layers.Add(name="logits_sum")([logits, scores]), name=f"{cell}_text_classifier")
+
+
+def classifier_from_base(base: keras.Model, *, num_classes: int, dropout: float = 0.2) -> keras.Model:
+    """Build a text classifier in the shape of a language model and copy the shared layers; its head starts from random weights.
+
+    Args:
+        base: From `build_language_model`, e.g. `load_pretrained("slm-base-en").model`.
+        num_classes: Number of classes.
+        dropout: Share of activations dropped in training.
+    """
+    model = build_text_classifier(**shared_shape(base), num_classes=num_classes, dropout=dropout)
+    start_from(model, base)
+    return model
 
 
 @builder

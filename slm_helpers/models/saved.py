@@ -17,6 +17,7 @@ from slm_helpers._checks import check_choice
 from slm_helpers._paths import PRETRAINED_DIR, check_checkout
 from slm_helpers.data.files import sha256_of
 from slm_helpers.models import classifiers, encoder_decoder, language_model, reader, taggers, tracer  # noqa: F401 - they fill BUILDERS
+from slm_helpers.models.folders import FORMAT_VERSION, check_replaceable, read_config
 from slm_helpers.models.registry import BUILDERS
 from slm_helpers.text.tokenizers import Tokenizer
 
@@ -24,8 +25,6 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-
-FORMAT_VERSION = 1
 
 
 @dataclass
@@ -39,6 +38,10 @@ class SavedModel:
     settings: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    def __sklearn_clone__(self) -> "SavedModel":
+        """Return itself: no training changes an opened model, so scikit-learn's copies of an estimator may share it."""
+        return self
 
 
 def save_model(
@@ -126,12 +129,6 @@ def save_model(
     return folder
 
 
-def check_replaceable(folder: Path) -> None:
-    """Raise ValueError if something stands at `folder` that is not a model folder."""
-    if folder.exists() and not (folder / "config.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is no model folder; it is left alone. Choose another name.")
-
-
 def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
     """Load a model folder: the logits equal those of the saved model (float16 weights: of the rounded ones).
 
@@ -189,25 +186,6 @@ def load_pretrained(name: str) -> SavedModel:
             f"{name!r} is not one of the pretrained models ({', '.join(available) or 'none yet'}). For a folder of your own use load_model."
         )
     return load_model(PRETRAINED_DIR / name)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a model folder after checking that this package can read it."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such model folder.")
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} has no config.json, so it is not a model folder.")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        version = config["format_version"]
-        missing = [name for name in ("task", "builder", "arguments", "labels", "settings", "sha256") if name not in config]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'config.json'} cannot be read ({error!r}). Copy the folder again.") from error
-    if version > FORMAT_VERSION:
-        raise ValueError(f"{folder} is of format {version}, but this package reads up to {FORMAT_VERSION}. Update the package.")
-    if missing:
-        raise ValueError(f"{folder / 'config.json'} lacks {', '.join(missing)}. Copy the folder again.")
-    return config
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -20,8 +20,7 @@ from slm_helpers._processor import describe_machine
 from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
 from slm_helpers.recipes.public_questions import load_question_rows
 from slm_helpers.tasks import question_generation as ask
-from slm_helpers.tasks.base import keep_scores, round_to_half, size_of
-from slm_helpers.tasks.io import metrics_of
+from slm_helpers.tasks.base import keep_scores, metrics_of, round_to_half, size_of
 from slm_helpers.training.finetune import fit_examples
 
 import pandas as pd

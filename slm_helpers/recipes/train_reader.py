@@ -18,9 +18,8 @@ from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.results import read_results
 from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
 from slm_helpers.tasks import extractive_qa as answer
-from slm_helpers.tasks.base import keep_scores, round_to_half, size_of
+from slm_helpers.tasks.base import keep_scores, metrics_of, round_to_half, size_of
 from slm_helpers.tasks.cloze import make_cloze
-from slm_helpers.tasks.io import metrics_of
 from slm_helpers.tasks.reading import Reading, answer_examples
 from slm_helpers.training.config import FinetuneConfig
 

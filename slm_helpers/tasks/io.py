@@ -5,45 +5,93 @@ import importlib
 import inspect
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice
-from slm_helpers._processor import describe_machine
 from slm_helpers._progress import ProgressLine
 from slm_helpers.data.files import atomic_write, check_writable, file_format, read_rows
 from slm_helpers.data.loading import load_dataset
-from slm_helpers.data.schema import OPTIONAL, SPLITS, clean_row
+from slm_helpers.data.schema import OPTIONAL, clean_row
 from slm_helpers.data.splits import make_splits
-from slm_helpers.models.saved import SavedModel, check_replaceable, load_model, read_config, save_model
-from slm_helpers.tasks.base import Evaluation
+from slm_helpers.models.folders import check_replaceable, read_config
+from slm_helpers.tasks import TASKS, task_class
+from slm_helpers.tasks.base import Evaluation, Task, metrics_of, round_to_half
 
-import numpy as np
 import pandas as pd
 
-TASKS = ("classify", "tag", "answer", "ask", "translate", "write", "trace", "command", "listen", "lm")
-_MODULES = dict(
-    zip(
-        TASKS,
-        ("text_classification", "token_classification", "extractive_qa", "question_generation", "translation", "data_to_text",
-         "knowledge_tracing", "intent_slot", "keyword_spotting", "language_modelling"),
-        strict=True,
-    )
-)  # fmt: skip
 _CHUNK = 1024  # rows predicted together
 _OUTPUTS = (".csv", ".tsv", ".jsonl")
 
 
 def task_module(name: str) -> ModuleType:
-    """Return the module of a task; see `slm_helpers.tasks` for what it holds."""
-    check_choice(TASKS, task=name)
-    return importlib.import_module(f"slm_helpers.tasks.{_MODULES[name]}")
+    """Return the module of a task."""
+    return importlib.import_module(f"slm_helpers.tasks.{TASKS[name][0]}")
+
+
+def estimator_class(task: str) -> type[Task]:
+    """Return the estimator of a task; for a task whose module has none yet, one around its functions."""
+    check_choice(TASKS, task=task)
+    module = task_module(task)
+    return task_class(task) if hasattr(module, TASKS[task][1]) else _around(module, task)
+
+
+def _around(module: ModuleType, word: str) -> type[Task]:
+    parameters = inspect.signature(module.train).parameters
+
+    class Around(Task):
+        task = word
+        columns, predict_columns = module.COLUMNS, module.PREDICT_COLUMNS
+        optional = getattr(module, "OPTIONAL", {})
+        predict_optional = getattr(module, "PREDICT_OPTIONAL", {})
+        may_be_empty = getattr(module, "PREDICT_MAY_BE_EMPTY", ())
+        limits = getattr(module, "LIMITS", Task.limits)
+        no_predict = getattr(module, "NO_PREDICT", "")
+        default_base = "slm-base-en" if getattr(module, "STARTS_FROM_BASE", True) else None
+        base_tasks = ("lm", word) if getattr(module, "GOES_ON", False) else ("lm",)
+        default_config = module.DEFAULT
+
+        def __init__(
+            self, base=None, *, epochs=None, batch_size=None, learning_rate=None, max_seconds=None, class_weight=None, config=None, seed=42
+        ):
+            self.base, self.config, self.seed, self.class_weight = base, config, seed, class_weight
+            self.epochs, self.batch_size, self.learning_rate, self.max_seconds = epochs, batch_size, learning_rate, max_seconds
+
+        def check_frame(self, frame: pd.DataFrame) -> None:
+            if hasattr(module, "check_rows"):
+                module.check_rows(frame)
+
+        def _train(self, frame, *, base, config, keep_valid, checkpoint_dir, callbacks):
+            options = {"keep_valid": keep_valid} if "keep_valid" in parameters else {}
+            if not getattr(self, "ngrams", True):
+                options["ngrams"] = False
+            return module.train(frame, base=base, config=config, **options)
+
+        def evaluate_frame(self, frame: pd.DataFrame) -> Evaluation:
+            return module.evaluate(self.saved_, frame)
+
+        def predict_rows(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+            return module.predict(self.saved_, rows)
+
+        def row_predictor(self):
+            return module.Predictor(self.saved_) if hasattr(module, "Predictor") else self.predict_rows
+
+    if "ngrams" in parameters:
+
+        class WithNgrams(Around):
+            def __init__(self, base=None, *, ngrams=True, epochs=None, batch_size=None, learning_rate=None, max_seconds=None,
+                         class_weight=None, config=None, seed=42):  # fmt: skip
+                super().__init__(
+                    base, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_seconds=max_seconds,
+                    class_weight=class_weight, config=config, seed=seed,
+                )  # fmt: skip
+                self.ngrams = ngrams
+
+        return WithNgrams
+    return Around
 
 
 def finetune(
@@ -51,7 +99,7 @@ def finetune(
     *,
     train: Sequence[str],
     out: Path,
-    base: SavedModel | None,
+    base: Any,
     valid: str | None = None,
     test: str | None = None,
     columns: dict[str, str] | None = None,
@@ -78,60 +126,49 @@ def finetune(
     Returns:
         task, model, rows (of train), seconds (of training), split, metrics: what `slm finetune --json` prints.
     """
-    module = task_module(task)
-    if not ngrams and "ngrams" not in inspect.signature(module.train).parameters:
-        raise ValueError(f"The task {task} has no n-grams beside its network; leave --no-ngrams out.")
+    kind = estimator_class(task)
+    names = kind().get_params(deep=False)
+    changes = dict(changes or {})
+    if changes.pop("balanced", False):
+        changes["class_weight"] = "balanced"
+    if not ngrams:
+        if "ngrams" not in names:
+            raise ValueError(f"The task {task} has no n-grams beside its network; leave --no-ngrams out.")
+        changes["ngrams"] = False
+    if "class_weight" in changes and ("class_weight" not in names or not hasattr(kind.default_config, "balanced")):
+        raise ValueError(f"The task {task} has no setting balanced; leave --balanced out.")
+    estimator = kind(base=base, seed=seed, **changes)
+    estimator.training_config()  # raises for settings that cannot be
     check_replaceable(out)
     check_writable(out.parent)
     frame = load_parts(task, train=train, valid=valid, test=test, columns=columns, encoding=encoding, seed=seed)
-    if hasattr(module, "check_rows"):
-        module.check_rows(frame)  # before the time of training is spent, and of test too
-    unknown = [name for name in changes or {} if not hasattr(module.DEFAULT, name)]
-    if unknown:
-        raise ValueError(f"The task {task} has no setting {unknown[0]}; leave --{unknown[0].replace('_', '-')} out.")
-    config = replace(module.DEFAULT, seed=seed, **(changes or {}))
+    estimator.check_frame(frame)  # before the time of training is spent, and of test too
     split = "test" if (frame["split"] == "test").any() else "valid"
-    options = {} if ngrams else {"ngrams": False}
-    if split == "valid" and "keep_valid" in inspect.signature(module.train).parameters:
-        options["keep_valid"] = True  # what was learned from cannot be scored
     started = time.perf_counter()
-    saved, history = module.train(frame[frame["split"] != "test"], base=base, config=config, **options)
+    estimator.fit_frame(frame, keep_valid=split == "valid")  # what was learned from cannot be scored
     seconds = time.perf_counter() - started
-    # Published in half precision, so that is what is scored.
-    saved.model.set_weights([weight.astype("float16").astype("float32") for weight in saved.model.get_weights()])
+    round_to_half(estimator.saved_)  # published in half precision, so that is what is scored
     held_out = frame[frame["split"] == split]
-    scores = module.evaluate(saved, held_out) if len(held_out) else None
+    if len(held_out):
+        estimator.evaluation_ = estimator.evaluate_frame(held_out)
+    estimator.saved_.settings["columns"] = columns or {}
+    estimator.save(out, weights_dtype="float16", sources=train)
+    metrics = metrics_of(estimator.evaluation_) if len(held_out) else {}
     num_rows = int((frame["split"] == "train").sum())
-    result = {"task": task, "model": str(out), "rows": num_rows, "seconds": round(seconds, 2), "split": split}
-    result["metrics"] = metrics_of(scores) if scores is not None else {}
-    start = "random weights" if base is None else base.folder.name
-    settings = saved.settings | {"start": start, "columns": columns or {}, "train_seconds": round(seconds, 2)}
-    save_model(
-        out,
-        saved.model,
-        tokenizer=saved.tokenizer,
-        task=task,
-        labels=saved.labels,
-        settings=settings,
-        metrics=result["metrics"],
-        history=history,
-        card=_card(out.name, task, start, train, frame, seconds, split, scores),
-        weights_dtype="float16",
-    )
-    return result
+    return {"task": task, "model": str(out), "rows": num_rows, "seconds": round(seconds, 2), "split": split, "metrics": metrics}
 
 
 def evaluate(folder: str | Path, test: str, *, columns: dict[str, str] | None = None, encoding: str = "utf-8") -> dict[str, Any]:
     """Score a model folder on a file or the test part of a named set: what `slm evaluate --json` prints, tables as lists of rows."""
-    saved = _open(folder)
-    module = task_module(saved.task)
-    frame = _with_columns(load_dataset(test, split="test", encoding=encoding, **_for_task(saved.task, columns)), saved.task, test)
+    estimator = _open(folder)
+    task = estimator.task
+    frame = _with_columns(load_dataset(test, split="test", encoding=encoding, **_for_task(task, columns)), task, test)
     started = time.perf_counter()
     try:
-        scores = module.evaluate(saved, frame)
+        scores = estimator.evaluate_frame(frame)
     except ValueError as error:
         raise ValueError(f"{test}, {error}") from error
-    result = {"task": saved.task, "model": str(folder), "rows": scores.rows, "seconds": round(time.perf_counter() - started, 2)}
+    result = {"task": task, "model": str(folder), "rows": scores.rows, "seconds": round(time.perf_counter() - started, 2)}
     result["metrics"] = metrics_of(scores)
     return result | {name: json.loads(table.to_json(orient="records")) for name, table in scores.tables.items()}
 
@@ -158,25 +195,25 @@ def predict(
     Returns:
         task, model, rows, left_empty, seconds, rows_per_second.
     """
-    saved = _open(folder)
-    module = task_module(saved.task)
-    if hasattr(module, "NO_PREDICT"):
-        raise ValueError(f"{folder} holds a model for the task {saved.task}. {module.NO_PREDICT.format(folder=folder)}")
+    estimator = _open(folder)
+    task = estimator.task
+    if estimator.no_predict:
+        raise ValueError(f"{folder} holds a model for the task {task}. {estimator.no_predict.format(folder=folder)}")
     ending = Path(target).suffix.lower()
     if ending not in _OUTPUTS:
         raise ValueError(f"{target}: predictions are written to a file with one of the endings {', '.join(_OUTPUTS)}.")
     file_format(source)
     rows = read_rows(source, encoding=encoding)
     first = next(rows)
-    wanted = {name: name for name in module.PREDICT_COLUMNS} | _for_task(saved.task, columns, names=module.PREDICT_COLUMNS)
-    optional = OPTIONAL | getattr(module, "PREDICT_OPTIONAL", {})
+    wanted = {name: name for name in estimator.predict_columns} | _for_task(task, columns, names=estimator.predict_columns)
+    optional = OPTIONAL | estimator.predict_optional
     absent = {ours: optional[ours] for ours in optional if wanted.get(ours) == ours and ours not in first}
     wanted = {ours: theirs for ours, theirs in wanted.items() if ours not in absent}
     missing = [theirs for theirs in wanted.values() if theirs not in first]
     if missing:
         ours = next(name for name, theirs in wanted.items() if theirs == missing[0])
         raise ValueError(
-            f"{source}: there is no column {missing[0]!r}, which a model for the task {saved.task} reads. It has: {', '.join(first)}. "
+            f"{source}: there is no column {missing[0]!r}, which a model for the task {task} reads. It has: {', '.join(first)}. "
             f"Say which one holds it, e.g. --{ours} {next(iter(first))}, or take a model for another task."
         )
     taken = [name for name in ("prediction", "confidence") if name in first]
@@ -184,15 +221,13 @@ def predict(
         raise ValueError(f"{source} has a column {taken[0]!r} already, which the result would overwrite. Rename it.")
     started, num_rows, num_empty = time.perf_counter(), 0, 0
     rows = chain([first], rows)
-    # A task whose rows depend on earlier ones remembers these from one part of the file to the next.
-    predict_rows = module.Predictor(saved) if hasattr(module, "Predictor") else partial(module.predict, saved)
-    may_be_empty = getattr(module, "PREDICT_MAY_BE_EMPTY", ())
+    predict_rows = estimator.row_predictor()
     with atomic_write(target) as file, ProgressLine() as line:
         write = _writer(file, ending, [*first, "prediction", "confidence"], target)
         while chunk := list(islice(rows, _CHUNK)):
             cleaned = []
             for row in chunk:
-                clean, problem = clean_row(row, wanted, may_be_empty=may_be_empty)
+                clean, problem = clean_row(row, wanted, may_be_empty=estimator.may_be_empty)
                 if problem and not keep_bad:
                     raise ValueError(
                         f"{problem['where']}, column {problem['column']!r}: {problem['reason']}. Fill it in, or leave such rows "
@@ -206,7 +241,7 @@ def predict(
             num_rows += len(chunk)
             line.update(f"{num_rows:,} rows, {num_rows / (time.perf_counter() - started):,.0f} a second")
     seconds = time.perf_counter() - started
-    result = {"task": saved.task, "model": str(folder), "rows": num_rows, "left_empty": num_empty, "seconds": round(seconds, 2)}
+    result = {"task": task, "model": str(folder), "rows": num_rows, "left_empty": num_empty, "seconds": round(seconds, 2)}
     return result | {"rows_per_second": round(num_rows / seconds, 1)}
 
 
@@ -244,42 +279,24 @@ def load_parts(
     return _with_columns(frame, task, train[0])
 
 
-def starts_from_base(task: str) -> bool:
-    """Whether the task starts from a language model unless told not to."""
-    return getattr(task_module(task), "STARTS_FROM_BASE", True)
-
-
-def goes_on(task: str) -> bool:
-    """Whether the task may start from an earlier model of its own as well; its `train` says which."""
-    return getattr(task_module(task), "GOES_ON", False)
-
-
-def metrics_of(scores: Evaluation) -> dict[str, dict[str, float]]:
-    """Return {metric: {value, ci_low, ci_high}}, without bounds that are not known."""
-    return {
-        row["metric"]: {name: round(float(row[name]), 6) for name in ("value", "ci_low", "ci_high") if not np.isnan(row[name])}
-        for row in scores.metrics.to_dict("records")
-    }
-
-
-def _open(folder: str | Path) -> SavedModel:
+def _open(folder: str | Path) -> Task:
     task = read_config(Path(folder))["task"]
     if task not in TASKS:
         raise ValueError(
             f"{folder} holds a model for the task {task!r}, but one of {', '.join(TASKS)} is needed. Make one by slm finetune."
         )
-    return load_model(folder)
+    return estimator_class(task).load(folder)
 
 
 def _with_columns(frame: pd.DataFrame, task: str, source: str) -> pd.DataFrame:
     """Return rows that were read from `source` with all columns that the task learns from; raise if one is missing that it needs."""
-    module = task_module(task)
-    missing = [name for name in module.COLUMNS if name not in frame and name not in OPTIONAL]
-    filled = {name: value for name, value in getattr(module, "OPTIONAL", {}).items() if name in missing}
+    kind = estimator_class(task)
+    missing = [name for name in kind.columns if name not in frame and name not in OPTIONAL]
+    filled = {name: value for name, value in kind.optional.items() if name in missing}
     missing = [name for name in missing if name not in filled]
     if missing:
         raise ValueError(
-            f"{source}: the task {task} needs the columns {', '.join(module.COLUMNS)}, but {missing[0]} is missing. "
+            f"{source}: the task {task} needs the columns {', '.join(kind.columns)}, but {missing[0]} is missing. "
             f"Say which column holds it, e.g. --{missing[0].replace('_', '-')} NAME."
         )
     return frame.assign(**filled)
@@ -287,7 +304,7 @@ def _with_columns(frame: pd.DataFrame, task: str, source: str) -> pd.DataFrame:
 
 def _for_task(task: str, columns: dict[str, str] | None, *, names: Sequence[str] | None = None) -> dict[str, str]:
     """Return the column names that concern the task; refuse others, which would be a mistake."""
-    needed = task_module(task).COLUMNS
+    needed = estimator_class(task).columns
     foreign = [name for name in columns or {} if name not in needed]
     if foreign:
         raise ValueError(f"--{foreign[0]} names a column that the task {task} does not use; its columns are {', '.join(needed)}.")
@@ -311,32 +328,3 @@ def _writer(file: IO[str], ending: str, names: list[str], target: str | Path):
         file.write("\t".join(cells) + "\n")
 
     return write
-
-
-def _card(
-    name: str, task: str, start: str, train: Sequence[str], frame: pd.DataFrame, seconds: float, split: str, scores: Evaluation | None
-) -> str:
-    """Return the model card in Markdown."""
-    counts = ", ".join(f"{int((frame['split'] == part).sum()):,} {part}" for part in SPLITS)
-    lines: Iterator[str] = iter(())
-    if scores is not None:
-        lines = (f"| {m} | {values['value']:.4f} | {_interval(values)} |" for m, values in metrics_of(scores).items())
-    table = "\n".join(lines)
-    limits = getattr(task_module(task), "LIMITS", "It knows no label and no kind of text that it was not trained on.")
-    return f"""# {name}
-A model for the task {task}, fine-tuned from {start} by `slm finetune`.
-
-- **Data.** {", ".join(Path(part).name for part in train)}: {counts} rows.
-- **Cost.** {seconds:.0f} seconds of training ({describe_machine()}), Keras {keras.__version__}.
-- **Limits.** {limits} Look at its mistakes on `{split}` before you rely on it.
-
-## Scores on {split}
-
-| metric | value | 95 % interval |
-| --- | --- | --- |
-{table}
-"""
-
-
-def _interval(values: dict[str, float]) -> str:
-    return f"{values['ci_low']:.4f} to {values['ci_high']:.4f}" if "ci_low" in values else ""

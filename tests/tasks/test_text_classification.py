@@ -156,7 +156,7 @@ def test_a_wrong_encoding_is_named_with_its_line(tmp_path, capsys):
 
 def test_a_label_that_train_lacks_is_refused_before_and_after_training(trained, tmp_path, capsys, monkeypatch):
     (tmp_path / "odd.csv").write_text("comment,mood\ngood day,praise\nodd day,wonder\n")
-    monkeypatch.setattr(classify, "fit_classifier", None)  # no time is spent on training first
+    monkeypatch.setattr(classify.TextClassifier, "_train", None)  # no time is spent on training first
     code, _, err = run(
         capsys, "finetune", "classify", "--train", trained / "train.csv", "--test", tmp_path / "odd.csv", *COLUMNS, "--base", "none",
         "--out", tmp_path / "m",
