@@ -15,7 +15,7 @@ ALL_COLUMNS = (
     *("text", "label", "tokens", "tags", "intent", "sound", "context", "question", "answer", "answer_start"),
     *("source", "target", "target_language", "tone", "student", "step", "skill", "correct"),
 )
-_SETTINGS = ("epochs", "batch_size", "learning_rate", "max_seconds", "balanced")  # options of `slm finetune` for FinetuneConfig
+_SETTINGS = ("epochs", "batch_size", "learning_rate", "max_seconds", "class_weight")  # options of `slm finetune` for TrainConfig
 # Options of `slm generate` that say how to draw.
 _DRAWING = ("temperature", "top_p", "top_k", "repetition_penalty", "no_repeat_ngram", "stop", "num_samples")
 
@@ -108,7 +108,9 @@ def _build_parser() -> argparse.ArgumentParser:
     finetune.add_argument("--batch-size", type=int, help="rows in an update (default: the task's own)")
     finetune.add_argument("--learning-rate", type=float, help="the highest, of the head (default: the task's own)")
     finetune.add_argument("--max-seconds", type=float, help="end the training after this time (default: no limit)")
-    finetune.add_argument("--balanced", action="store_true", default=None, help="every class counts alike, however many rows it has")
+    finetune.add_argument(
+        "--balanced", dest="class_weight", action="store_const", const="balanced", help="give every class the same weight in training"
+    )
     finetune.add_argument("--no-ngrams", action="store_true", help="the network alone, without a linear model on n-grams beside it")
     _add_file_options(finetune)
     finetune.set_defaults(run=_finetune)

@@ -17,7 +17,7 @@ from slm_helpers.models.registry import shared_shape, start_from
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples
 
 import numpy as np
@@ -25,7 +25,7 @@ import pandas as pd
 
 HAND_OVER = "I am passing this on to a colleague, who will read all of it and answer you here."
 ROLES = {"customer": "Customer:", "agent": "Agent:"}
-WRITER = FinetuneConfig(epochs=3, batch_size=4, learning_rate=1e-3)
+WRITER = TrainConfig(epochs=3, batch_size=4, learning_rate=1e-3)
 MAX_REPLY_TOKENS = 60
 _SMALL_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NUMBERS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS, 2)}
@@ -240,7 +240,7 @@ def as_turns(message: str, reply: str) -> list[dict[str, str]]:
 
 
 def train_reply_writer(
-    conversations: Mapping[str, Iterable[Sequence[Mapping[str, str]]]], *, base: SavedModel, config: FinetuneConfig = WRITER
+    conversations: Mapping[str, Iterable[Sequence[Mapping[str, str]]]], *, base: SavedModel, config: TrainConfig = WRITER
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Teach a language model to write the agent's turns: it reads whole conversations, and the agent's words alone count.
 

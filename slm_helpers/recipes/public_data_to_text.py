@@ -8,7 +8,6 @@ patterns are our own. WebNLG's are counted word for word, which is strict: a dat
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 from typing import Any
 
 from slm_helpers.baselines.data_to_text import NearestRecord, TemplateWriter
@@ -19,6 +18,7 @@ from slm_helpers.models.saved import SavedModel, load_pretrained
 from slm_helpers.tasks import data_to_text as write
 from slm_helpers.tasks.base import size_of
 from slm_helpers.text.records import Record, parse_facts, states
+from slm_helpers.training.config import TrainConfig
 
 import pandas as pd
 
@@ -147,7 +147,7 @@ def measure_writing(
         if all((model, str(seed)) in known for model in ours):
             continue
         started = time.perf_counter()
-        config = replace(write.DEFAULT, seed=seed, **changes)
+        config = TrainConfig(seed=seed, **changes)
         saved, _ = write.train(
             _complete(frame[frame["split"] != "test"], CHECKS[name]), base=load_pretrained(BASE), config=config, lengths=False
         )

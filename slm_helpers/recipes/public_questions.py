@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from typing import Any
 
 from slm_helpers.baselines.question_generation import asked_sentence, template_question
@@ -12,6 +11,7 @@ from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import load_pretrained
 from slm_helpers.tasks import question_generation as ask
 from slm_helpers.tasks.base import size_of
+from slm_helpers.training.config import TrainConfig
 
 import pandas as pd
 
@@ -65,7 +65,7 @@ def measure_questions(
         if (BASE, str(seed)) in known:
             continue
         started = time.perf_counter()
-        config = replace(ask.DEFAULT, seed=seed, **changes)
+        config = TrainConfig(seed=seed, **changes)
         saved, _ = ask.train(frame[frame["split"] != "test"], base=load_pretrained(BASE), config=config)
         more = {"model": BASE, "seed": seed, "train_seconds": time.perf_counter() - started} | size_of(saved)
         yield translation_table(wanted, [row["prediction"] for row in ask.predict(saved, test)]), about | more

@@ -32,6 +32,7 @@ from slm_helpers.recipes.public_tracing import measure_tracing
 from slm_helpers.tasks import keyword_spotting as listen
 from slm_helpers.tasks.base import Evaluation, keep_scores, size_of
 from slm_helpers.tasks.io import task_module
+from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
@@ -48,13 +49,13 @@ class PublicRun:
 
     task: str
     seeds: tuple[int, ...] = (42, 43, 44)
-    changes: dict[str, Any] = field(default_factory=dict)  # of FinetuneConfig
+    changes: dict[str, Any] = field(default_factory=dict)  # of TrainConfig
     bases: tuple[str, ...] = (BASE,)  # to start from, each in turn
 
 
 RUNS = {
     "sst2": PublicRun(task="classify", changes={"epochs": 4}),
-    "tweet_sentiment": PublicRun(task="classify", seeds=(42,), changes={"epochs": 3, "max_seconds": 540, "balanced": True}),
+    "tweet_sentiment": PublicRun(task="classify", seeds=(42,), changes={"epochs": 3, "max_seconds": 540, "class_weight": "balanced"}),
     "airline_sentiment": PublicRun(task="classify", seeds=(42,), changes={"max_seconds": 540}),
     "financial_phrasebank": PublicRun(task="classify"),
     "imdb": PublicRun(task="classify", seeds=(42,), changes={"epochs": 3, "max_seconds": 540}),
@@ -99,7 +100,7 @@ def measure(name: str, run: PublicRun) -> None:
     rows_of = {split: frame[frame["split"] == split] for split in ("train", "valid", "test")}
     shared = {"task": run.task, "dataset": name, "split": "test", "train_rows": len(rows_of["train"])}
     names = _columns(run.task, frame)
-    for model, build in _baselines(names, balanced=run.changes.get("balanced", False)).items():
+    for model, build in _baselines(names, balanced="class_weight" in run.changes).items():
         if (model, "42") in known:
             continue
         columns = {split: [_cells(run.task, rows_of[split][name]) for name in names] for split in ("train", "test")}
@@ -118,19 +119,19 @@ def measure(name: str, run: PublicRun) -> None:
         if (base, str(seed)) in known:
             continue
         started = time.perf_counter()
-        config = replace(module.DEFAULT, seed=seed, **run.changes)
+        config = TrainConfig(seed=seed, **run.changes)
         rows = frame[frame["split"] != "test"]
         if run.task == "answer":
             option, beside, add = "features", "features", module.add_features
         else:
-            option, beside, add = "ngrams", "n-grams", partial(module.add_ngrams, balanced=config.balanced)
+            option, beside, add = "ngrams", "n-grams", partial(module.add_ngrams, balanced=config.class_weight == "balanced")
         saved, _ = module.train(rows, base=load_pretrained(base), config=config, **{option: False})
         alone = (saved, time.perf_counter() - started)
         mixed = add(saved, rows, seed=seed)
         # The one that is asked for above comes last.
         measured = {f"{base} + {beside}": (mixed, time.perf_counter() - started), base: alone}
         if run.task == "classify" and OUT_OF_SCOPE in saved.labels:
-            both = module.add_ngrams(saved, rows, balanced=config.balanced, keep_valid=True, seed=seed)
+            both = module.add_ngrams(saved, rows, balanced=config.class_weight == "balanced", keep_valid=True, seed=seed)
             probs = {split: module.text_probs(both, rows_of[split]["text"].tolist()) for split in ("valid", "test")}
             found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), saved.labels)
             about = {"model": f"{base} + {beside}{UNSURE}", "seed": seed, "train_seconds": time.perf_counter() - started}
@@ -166,7 +167,7 @@ def measure_sounds(name: str, run: PublicRun) -> None:
             if (split, LISTENER, str(seed)) in known:
                 continue
             started = time.perf_counter()
-            saved, _ = listen.train(learned, config=replace(listen.DEFAULT, seed=seed, **run.changes))
+            saved, _ = listen.train(learned, config=TrainConfig(seed=seed, **run.changes))
             about = {"model": LISTENER, "seed": seed, "train_seconds": time.perf_counter() - started}
             about |= size_of(saved)
             keep_scores(listen.evaluate(saved, asked).metrics, shared | about)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from typing import Any
 
 from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, OverallRate, SkillRates
@@ -11,6 +10,7 @@ from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.ranking import auc, auc_difference_interval
 from slm_helpers.tasks import knowledge_tracing as trace
 from slm_helpers.tasks.base import size_of
+from slm_helpers.training.config import TrainConfig
 
 import pandas as pd
 
@@ -56,7 +56,7 @@ def measure_tracing(
             yield trace.trace_table(correct, others[model], students), about | {"model": model, "seed": 42, "train_seconds": seconds}
     for seed in new_seeds:
         started = time.perf_counter()
-        saved, _ = trace.train(frame[frame["split"] != "test"], config=replace(trace.DEFAULT, seed=seed, **changes))
+        saved, _ = trace.train(frame[frame["split"] != "test"], config=TrainConfig(seed=seed, **changes))
         seconds = time.perf_counter() - started
         probs = trace.trace(saved, test)
         scores = trace.trace_table(correct, probs, students)

@@ -10,7 +10,6 @@ and answers, mixed; then the tales alone. The scores go into data/results/public
 import argparse
 import re
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,15 @@ from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
 from slm_helpers.recipes.public_questions import load_question_rows
 from slm_helpers.tasks import question_generation as ask
 from slm_helpers.tasks.base import keep_scores, metrics_of, round_to_half, size_of
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples
 
 import pandas as pd
 
 NAME, BASE, SEED = "slm-asker-en", "slm-base-en", 42
 TALES, SENTENCES = "fairytaleqa_questions", "squad_question_generation"
-FIRST = replace(ask.DEFAULT, epochs=5, seed=SEED)
-SECOND = replace(ask.DEFAULT, epochs=3, learning_rate=ask.GOING_ON_RATE, seed=SEED)
+FIRST = TrainConfig(epochs=5, seed=SEED)
+SECOND = TrainConfig(epochs=3, learning_rate=ask.GOING_ON_RATE, seed=SEED)
 _SPELLED = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "``": '"', "''": '"', "--": "-"}
 
 

@@ -21,7 +21,7 @@ from slm_helpers.tasks import extractive_qa as answer
 from slm_helpers.tasks.base import keep_scores, metrics_of, round_to_half, size_of
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.tasks.reading import Reading, answer_examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
@@ -32,8 +32,8 @@ BASELINE = "log-linear model of spans"
 NONE_SHARE = 0.15  # of the questions: put to a passage that does not hold the answer
 NUM_CLOZE = {ARTICLES: 6000, TALES: 4000}  # questions made of the passages of each
 NUM_ARTICLES = 1200  # paragraphs
-FIRST = FinetuneConfig(epochs=1, batch_size=32, learning_rate=2e-3, seed=SEED)
-SECOND = FinetuneConfig(epochs=8, batch_size=32, learning_rate=2e-3, seed=SEED)
+FIRST = TrainConfig(epochs=1, batch_size=32, learning_rate=2e-3, seed=SEED)
+SECOND = TrainConfig(epochs=8, batch_size=32, learning_rate=2e-3, seed=SEED)
 
 
 def load_questions(*, seed: int = SEED) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from slm_helpers.data.results import write_results
 from slm_helpers.models.folders import model_folder, read_licence
 from slm_helpers.text.hashing import fit_mixture, fit_ngram_table, ngram_scores
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
-from slm_helpers.training.config import FinetuneConfig, TrainConfig
+from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,7 @@ class Task(BaseEstimator):
     no_predict: ClassVar[str] = ""  # why `slm predict` cannot be used, and what can
     default_base: ClassVar[str | None] = "slm-base-en"
     base_tasks: ClassVar[tuple[str, ...]] = ("lm",)  # tasks that a base may be of
-    default_config: ClassVar[FinetuneConfig | TrainConfig] = FinetuneConfig()
+    default_config: ClassVar[TrainConfig] = TrainConfig()
 
     # To be filled in by a task.
 
@@ -80,7 +80,7 @@ class Task(BaseEstimator):
         frame: pd.DataFrame,
         *,
         base: SavedModel | None,
-        config: FinetuneConfig | TrainConfig,
+        config: TrainConfig,
         keep_valid: bool,
         checkpoint_dir: str | Path | None,
         callbacks: Sequence[Any],
@@ -220,7 +220,7 @@ class Task(BaseEstimator):
             raise NotFittedError(f"This {name} has learned nothing yet. Call fit first, or open a model folder with {name}.load(folder).")
         return self.saved_
 
-    def training_config(self) -> FinetuneConfig | TrainConfig:
+    def training_config(self) -> TrainConfig:
         """Return the settings of the training: what was given, and the task's own for the rest."""
         params = self.get_params(deep=False)
         names = ("epochs", "batch_size", "learning_rate", "max_seconds")
@@ -228,8 +228,8 @@ class Task(BaseEstimator):
         if params.get("class_weight") not in (None, "balanced"):
             raise ValueError(f"class_weight is {params['class_weight']!r}, but must be 'balanced' or None.")
         if params.get("class_weight"):
-            given["balanced"] = True
-        return replace(params.get("config") or self.default_config, seed=self.seed, **given)
+            given["class_weight"] = "balanced"
+        return replace(params.get("config") or TrainConfig(), seed=self.seed, **given).with_defaults(self.default_config)
 
     def _open_base(self) -> SavedModel | None:
         base = self.get_params(deep=False).get("base")

@@ -23,7 +23,7 @@ from slm_helpers.tasks.base import Evaluation
 from slm_helpers.text.records import LETTERS, Record, delexicalise, fill, invented_terms, parse_facts, states
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples
 
 import numpy as np
@@ -35,7 +35,7 @@ PREDICT_OPTIONAL = {"length": ""}
 PREDICT_MAY_BE_EMPTY = ("tone", "length")
 LENGTHS = ("short", "medium", "long")
 NUM_CANDIDATES, TEMPERATURE = 8, 0.7
-DEFAULT = FinetuneConfig(epochs=5, batch_size=8, learning_rate=2e-3, patience=2)
+DEFAULT = TrainConfig(epochs=5, batch_size=8, learning_rate=2e-3, patience=2)
 SCRATCH = {"cell": "gru", "embedding_dim": 256, "units": 768, "num_layers": 1}  # as the base
 SCRATCH_VOCAB_SIZE = 2048
 COPIED_SHARE = 0.8  # share of training texts from which the values of a fact are copied word for word, if they are placeholders
@@ -50,7 +50,7 @@ def train(
     frame: pd.DataFrame,
     *,
     base: SavedModel | None,
-    config: FinetuneConfig = DEFAULT,
+    config: TrainConfig = TrainConfig(),
     lengths: bool = True,
     dropout: float = 0.2,
 ) -> tuple[SavedModel, pd.DataFrame]:
@@ -73,6 +73,7 @@ def train(
         Wen et al. (2015), arXiv:1508.01745; Dušek and Jurčíček (2016), "Sequence-to-Sequence Generation for Spoken Dialogue via Deep
         Syntax Trees and Strings", arXiv:1606.05491 (re-ranking by what is missing or added).
     """
+    config = config.with_defaults(DEFAULT)
     tones = check_rows(frame)
     keras.utils.set_random_seed(config.seed)
     rows = frame[frame["split"] == "train"]

@@ -18,7 +18,7 @@ from slm_helpers.tasks.reading import NUM_FEATURES, Reading, answer_examples, de
 from slm_helpers.tasks.spans import SHARES, SHARES_ALONE, best_answers, fit_shares, fit_span_model, longest_answer, score_spans
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.training.batches import Examples, encode_texts
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples, softmax
 
 import numpy as np
@@ -36,7 +36,7 @@ GOES_ON = True  # from an earlier model of this task too
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base
 
 
-DEFAULT = FinetuneConfig(epochs=20, batch_size=16, learning_rate=2e-3, layer_decay=0.85, patience=5)
+DEFAULT = TrainConfig(epochs=20, batch_size=16, learning_rate=2e-3, layer_decay=0.85, patience=5)
 
 
 _MAX_KEPT = 800_000  # tokens of passages whose states are kept in training, some 1.5 kB each
@@ -46,7 +46,7 @@ def train(
     frame: pd.DataFrame,
     *,
     base: SavedModel | None,
-    config: FinetuneConfig = DEFAULT,
+    config: TrainConfig = TrainConfig(),
     dropout: float = 0.4,
     num_cloze: int = 1500,
     features: bool = True,
@@ -81,6 +81,7 @@ def train(
     Reference:
         Dhingra et al. (2018), "Simple and Effective Semi-Supervised Question Answering", arXiv:1804.00720.
     """
+    config = config.with_defaults(DEFAULT)
     check_rows(frame)
     if base is not None and base.task not in ("lm", "answer"):
         raise ValueError(
@@ -199,7 +200,7 @@ def fit_reader(
     train: Examples,
     valid: Examples | None,
     *,
-    config: FinetuneConfig,
+    config: TrainConfig,
     kept: dict[bytes, tuple[np.ndarray, np.ndarray]] | None,
 ) -> pd.DataFrame:
     """Train a reader, its weights are changed in place; returns the history of `fit_examples`.
@@ -228,7 +229,7 @@ def _layers_of_language_model(reader: keras.Model) -> tuple[str, ...]:
 
 
 def _train_reader(
-    parts: dict[str, pd.DataFrame], *, base: SavedModel | None, config: FinetuneConfig, dropout: float, num_cloze: int, whole: bool
+    parts: dict[str, pd.DataFrame], *, base: SavedModel | None, config: TrainConfig, dropout: float, num_cloze: int, whole: bool
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Train a network that finds spans."""
     contexts = list(dict.fromkeys(parts["train"]["context"]))
@@ -264,7 +265,7 @@ def finish_reader(model: keras.Model, tokenizer: Tokenizer, frame: pd.DataFrame)
 
 
 def _train_facts(
-    parts: dict[str, pd.DataFrame], *, base: SavedModel | None, config: FinetuneConfig, dropout: float
+    parts: dict[str, pd.DataFrame], *, base: SavedModel | None, config: TrainConfig, dropout: float
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Train a classifier of questions whose classes are the training answers."""
     rows = {split: part[part["answer"] != ""] for split, part in parts.items()}

@@ -20,7 +20,7 @@ from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_ngrams, hash_words, num_buckets_for
 from slm_helpers.text.tagging import check_known_tags, encode_sentences, tag_codes, token_lists, window_targets, windows_of
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
@@ -47,14 +47,14 @@ _FEW_ROWS = 2000  # commands of train below which copies with swapped slots are 
 _PENALTY = 0.2  # of the weights of the linear model of tags
 
 
-DEFAULT = FinetuneConfig(epochs=10, batch_size=32, learning_rate=4e-3, layer_decay=0.75)
+DEFAULT = TrainConfig(epochs=10, batch_size=32, learning_rate=4e-3, layer_decay=0.75)
 
 
 def train(
     frame: pd.DataFrame,
     *,
     base: SavedModel | None,
-    config: FinetuneConfig = DEFAULT,
+    config: TrainConfig = TrainConfig(),
     dropout: float = 0.4,
     ngrams: bool = True,
     keep_valid: bool = False,
@@ -83,6 +83,7 @@ def train(
         ValueError: If tags are not well-formed or not as many as tokens, train has no slot or one intent only, a row has no
             intent, or another split has a tag that train lacks.
     """
+    config = config.with_defaults(DEFAULT)
     labels, intents = check_rows(frame)
     known = frame[frame["split"] == "train"]
     copies = (2 if len(known) < _FEW_ROWS else 0) if copies is None else copies
@@ -98,7 +99,7 @@ def train(
     examples = {split: _examples(saved, rows) for split, rows in parts.items()}
     history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
     if ngrams:
-        return add_ngrams(saved, frame, balanced=config.balanced, keep_valid=keep_valid, seed=config.seed), history
+        return add_ngrams(saved, frame, balanced=config.class_weight == "balanced", keep_valid=keep_valid, seed=config.seed), history
     if "valid" in parts:
         tag_scores, intent_scores = command_scores(saved, parts["valid"]["tokens"])
         _settle(saved, tag_scores, intent_scores, parts["valid"])

@@ -20,6 +20,7 @@ from slm_helpers.data.splits import make_splits
 from slm_helpers.models.folders import check_replaceable, read_config
 from slm_helpers.tasks import TASKS, task_class
 from slm_helpers.tasks.base import Evaluation, Task, metrics_of, round_to_half
+from slm_helpers.training.config import TrainConfig
 
 import pandas as pd
 
@@ -52,7 +53,7 @@ def _around(module: ModuleType, word: str) -> type[Task]:
         no_predict = getattr(module, "NO_PREDICT", "")
         default_base = "slm-base-en" if getattr(module, "STARTS_FROM_BASE", True) else None
         base_tasks = ("lm", word) if getattr(module, "GOES_ON", False) else ("lm",)
-        default_config = module.DEFAULT
+        default_config = TrainConfig()  # the functions fill in their own
 
         def __init__(
             self, base=None, *, epochs=None, batch_size=None, learning_rate=None, max_seconds=None, class_weight=None, config=None, seed=42
@@ -120,7 +121,7 @@ def finetune(
         columns: Names that the files use for the task's columns.
         encoding: Of the files.
         seed: Of splits, order and weights.
-        changes: Settings of `FinetuneConfig` other than the task's own.
+        changes: Settings of `TrainConfig` other than the task's own.
         ngrams: Put a linear model on n-grams beside the network, where the task knows how to; else the network has to do alone.
 
     Returns:
@@ -135,7 +136,7 @@ def finetune(
         if "ngrams" not in names:
             raise ValueError(f"The task {task} has no n-grams beside its network; leave --no-ngrams out.")
         changes["ngrams"] = False
-    if "class_weight" in changes and ("class_weight" not in names or not hasattr(kind.default_config, "balanced")):
+    if "class_weight" in changes and ("class_weight" not in names or task in ("lm", "translate")):
         raise ValueError(f"The task {task} has no setting balanced; leave --balanced out.")
     estimator = kind(base=base, seed=seed, **changes)
     estimator.training_config()  # raises for settings that cannot be

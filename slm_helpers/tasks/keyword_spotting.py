@@ -13,7 +13,7 @@ from slm_helpers.models.classifiers import build_listener
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
@@ -24,14 +24,14 @@ PREDICT_COLUMNS = ("sound",)
 STACKED = 2  # frames that the network reads in one step
 _MIN_STEPS = 300  # where recordings are few, batches are smaller (16 at least), so that about so many steps are made
 STARTS_FROM_BASE = False  # it reads sound, not text
-DEFAULT = FinetuneConfig(epochs=12, batch_size=32, learning_rate=4e-3)
+DEFAULT = TrainConfig(epochs=12, batch_size=32, learning_rate=4e-3)
 
 
 def train(
     frame: pd.DataFrame,
     *,
     base: SavedModel | None = None,
-    config: FinetuneConfig = DEFAULT,
+    config: TrainConfig = TrainConfig(),
     units: int = 64,
     dropout: float = 0.4,
     copies: int = 3,
@@ -53,6 +53,7 @@ def train(
     Raises:
         ValueError: If train has one class only, another split has a label that train lacks, a sound cannot be used, or a base is given.
     """
+    given, config = config, config.with_defaults(DEFAULT)
     if base is not None:
         raise ValueError("The task listen reads sounds and starts from random weights: leave the base out (--base none).")
     check_labels(frame)
@@ -68,11 +69,12 @@ def train(
     codes["train"] = np.tile(codes["train"], copies + 1)
     # Balanced: a class's share of the loss is that of every other class.
     counts = np.bincount(codes["train"])
-    weights = len(codes["train"]) / (len(labels) * counts) if config.balanced else np.ones(len(labels))
+    weights = len(codes["train"]) / (len(labels) * counts) if config.class_weight == "balanced" else np.ones(len(labels))
     examples = {split: Examples(_inputs(frames[split]), codes[split], weights=weights[codes[split]]) for split in parts}
     model = build_listener(num_classes=len(labels), num_bands=STACKED * NUM_BANDS, units=units, dropout=dropout)
     few = max(16, len(examples["train"]) * config.epochs // _MIN_STEPS)
-    config = replace(config, batch_size=min(config.batch_size, few))
+    if given.batch_size is None:
+        config = replace(config, batch_size=min(config.batch_size, few))
     history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
     saved = SavedModel(model=model, task="listen", labels=labels)
     if "valid" in parts:

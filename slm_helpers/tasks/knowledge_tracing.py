@@ -12,7 +12,7 @@ from slm_helpers.models.saved import SavedModel
 from slm_helpers.models.tracer import build_tracer
 from slm_helpers.tasks.base import Evaluation
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
@@ -33,7 +33,7 @@ PREDICT_MAY_BE_EMPTY = ("correct",)  # an exercise that is not answered yet
 STARTS_FROM_BASE = False  # it reads answers, not text
 
 
-DEFAULT = FinetuneConfig(epochs=15, batch_size=16, learning_rate=4e-3, patience=3)
+DEFAULT = TrainConfig(epochs=15, batch_size=16, learning_rate=4e-3, patience=3)
 
 
 PIECE = 160  # attempts of a long history that are scored together
@@ -46,7 +46,7 @@ def train(
     frame: pd.DataFrame,
     *,
     base: SavedModel | None = None,
-    config: FinetuneConfig = DEFAULT,
+    config: TrainConfig = TrainConfig(),
     units: int = 64,
     dropout: float = 0.2,
 ) -> tuple[SavedModel, pd.DataFrame]:
@@ -71,6 +71,7 @@ def train(
     Reference:
         Piech et al. (2015), "Deep Knowledge Tracing", arXiv:1506.05908.
     """
+    config = config.with_defaults(DEFAULT)
     if base is not None:
         raise ValueError("The task trace reads no text and starts from random weights: leave the base out (--base none).")
     skills = check_rows(frame)

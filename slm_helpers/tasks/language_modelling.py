@@ -29,13 +29,13 @@ DEFAULT = TrainConfig(
     precision="auto",
 )  # fmt: skip
 SCRATCH = {"embedding_dim": 192, "units": 192, "dropout": 0.5}  # size of a network without a base, as page 03 found it
-SCRATCH_CONFIG = {"epochs": 20, "batch_size": 16, "window": 32, "learning_rate": 8e-3}  # in place of what is left at DEFAULT then
+SCRATCH_CONFIG = TrainConfig(epochs=20, batch_size=16, window=32, learning_rate=8e-3)  # of such a network, before DEFAULT
 _LEAST_WINDOW = 8  # tokens
 _LEAST_STEPS = 24  # of an epoch; with fewer the batch is made smaller
 
 
 def train(
-    frame: pd.DataFrame, *, base: SavedModel | None, config: TrainConfig = DEFAULT, tokenizer: Tokenizer | None = None
+    frame: pd.DataFrame, *, base: SavedModel | None, config: TrainConfig = TrainConfig(), tokenizer: Tokenizer | None = None
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Fine-tune a language model on the columns text and split.
 
@@ -43,7 +43,7 @@ def train(
         frame: From `load_dataset`; the split valid, if there, chooses the epoch. Texts are read one after the other, in the order of
             the rows, with an <end> after each.
         base: A language model to start from, which stays as it is; None starts from random weights.
-        config: Settings of the training. Without a base, those of SCRATCH_CONFIG take the place of what stands as in DEFAULT. With
+        config: Settings of the training. What it leaves open is that of DEFAULT, and without a base of SCRATCH_CONFIG. With
             little text the batches are made smaller, so that there are enough of them, and the window so that the text fills it.
         tokenizer: Without a base, its vocabulary; learned from the training texts unless given.
 
@@ -60,9 +60,7 @@ def train(
     tokenizer = tokenizer if tokenizer is not None and base is None else starting_tokenizer(base, texts["train"])
     if base is None:
         model = build_language_model(tokenizer.vocab_size, **SCRATCH)
-        config = replace(
-            config, **{name: value for name, value in SCRATCH_CONFIG.items() if getattr(config, name) == getattr(DEFAULT, name)}
-        )
+        config = config.with_defaults(SCRATCH_CONFIG)
     else:
         recipe = json.loads(base.model.recipe)
         model = BUILDERS[recipe["builder"]](**recipe["arguments"])
@@ -106,8 +104,9 @@ def ratio_interval(amounts: np.ndarray, sizes: np.ndarray, *, num_samples: int =
     return float(amounts.sum() / sizes.sum()), float(low), float(high)
 
 
-def _for_little_text(ids: dict[str, np.ndarray], config: TrainConfig) -> TrainConfig:
-    """Return the settings with a window that the texts fill and a batch that leaves some steps to an epoch."""
+def _for_little_text(ids: dict[str, np.ndarray], given: TrainConfig) -> TrainConfig:
+    """Return all settings; where they are not given, the window is one that the texts fill, and the batch leaves steps to an epoch."""
+    config = given.with_defaults(DEFAULT)
     room = {"train": (len(ids["train"]) - 1) // 2} | ({"valid": len(ids["valid"]) - 1} if "valid" in ids else {})
     for split, most in room.items():
         if most < min(_LEAST_WINDOW, config.window):
@@ -115,8 +114,9 @@ def _for_little_text(ids: dict[str, np.ndarray], config: TrainConfig) -> TrainCo
             raise ValueError(
                 f"The split {split} has {len(ids[split])} tokens, which is too little text to {purpose}. Give more or longer texts."
             )
-    window = min(config.window, *room.values())
+    window = given.window or min(config.window, *room.values())
     num_windows = len(ids["train"]) // window
-    batch_size = max(1, min(config.batch_size, num_windows // _LEAST_STEPS))
-    num_steps = config.epochs * num_windows // batch_size
-    return replace(config, window=window, batch_size=batch_size, warmup_steps=min(config.warmup_steps, num_steps // 5))
+    batch_size = given.batch_size or max(1, min(config.batch_size, num_windows // _LEAST_STEPS))
+    if (given.warmup_steps, given.warmup_share) == (None, None):
+        config = replace(config, warmup_steps=min(config.warmup_steps, config.epochs * num_windows // batch_size // 5))
+    return replace(config, window=window, batch_size=batch_size)

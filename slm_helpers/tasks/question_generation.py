@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from slm_helpers._backend import keras
@@ -16,7 +15,7 @@ from slm_helpers.tasks.base import Evaluation, starting_tokenizer
 from slm_helpers.tasks.reading import find_answer, warn_of
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples
 
 import numpy as np
@@ -27,8 +26,8 @@ PREDICT_COLUMNS = ("context", "answer", "answer_start")
 OPTIONAL = PREDICT_OPTIONAL = {"answer": ""}  # a file without answers asks of whole contexts
 PREDICT_MAY_BE_EMPTY = ("answer",)
 GOES_ON = True  # from an earlier model of this task too
-DEFAULT = FinetuneConfig(epochs=8, batch_size=16, learning_rate=4e-3, patience=3)
-GOING_ON_RATE = 1e-3  # in place of the learning rate of DEFAULT where an earlier writer goes on
+DEFAULT = TrainConfig(epochs=8, batch_size=16, learning_rate=4e-3, patience=3)
+GOING_ON_RATE = 1e-3  # of an earlier writer that goes on, before DEFAULT
 SCRATCH = {"embedding_dim": 128, "units": 256}  # size of a network without a base
 MAX_QUESTION_TOKENS = 64  # of a question to learn from
 BEAM = {"beam_size": 4, "length_penalty": 1.5}
@@ -37,7 +36,7 @@ _MAX_RATIO = 0.5  # tokens of a question for each of what is read, beyond ten
 
 
 def train(
-    frame: pd.DataFrame, *, base: SavedModel | None, config: FinetuneConfig = DEFAULT, dropout: float = 0.3
+    frame: pd.DataFrame, *, base: SavedModel | None, config: TrainConfig = TrainConfig(), dropout: float = 0.3
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Learn to ask from the columns context, question, answer, answer_start and split.
 
@@ -47,8 +46,7 @@ def train(
         frame: From `load_dataset`; the split valid, if there, chooses the epoch. Rows without an answer are left out with a warning,
             but if no row has one, questions are asked of the whole context.
         base: A language model to start from, or a writer of questions of an earlier run to go on with; None starts from random weights.
-        config: Settings of the training. From an earlier writer GOING_ON_RATE takes the place of the learning rate if that stands as in
-            DEFAULT.
+        config: Settings of the training. What it leaves open is that of DEFAULT, and from an earlier writer GOING_ON_RATE.
         dropout: Share of activations dropped in training.
 
     Returns:
@@ -74,8 +72,9 @@ def train(
     rows = {split: _usable(part, answers, split) for split, part in frame.groupby("split") if split in ("train", "valid")}
     if not rows.get("train"):
         raise ValueError("train has no question with a context in which its answer stands, so there is nothing to learn from.")
-    if base is not None and base.task == "ask" and config.learning_rate == DEFAULT.learning_rate:
-        config = replace(config, learning_rate=GOING_ON_RATE)
+    if base is not None and base.task == "ask":
+        config = config.with_defaults(TrainConfig(learning_rate=GOING_ON_RATE))
+    config = config.with_defaults(DEFAULT)
     keras.utils.set_random_seed(config.seed)
     tokenizer = starting_tokenizer(base, (f"{_prompt(row)} {row['question']}" for row in rows["train"]))
     saved = new_writer(base, tokenizer, answers=answers, dropout=dropout)

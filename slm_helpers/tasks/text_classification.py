@@ -10,7 +10,7 @@ from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import confusion_counts, fit_temperature, scores_from_confusion
 from slm_helpers.tasks.base import Evaluation, Task, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_ngrams, num_buckets_for
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
@@ -63,7 +63,7 @@ class TextClassifier(ClassifierMixin, Task):
     target = "label"
     predict_columns = ("text",)
     # From a random head: a fitted one has a few large weights, and the first steps of Adam, as large for each, spoil what they read.
-    default_config = FinetuneConfig(epochs=6, batch_size=32, learning_rate=1e-3)
+    default_config = TrainConfig(epochs=6, batch_size=32, learning_rate=1e-3)
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class TextClassifier(ClassifierMixin, Task):
         ngrams: bool = True,
         dropout: float = 0.3,
         max_tokens: int = MAX_TOKENS,
-        config: FinetuneConfig | None = None,
+        config: TrainConfig | None = None,
         seed: int = 42,
     ):
         self.base = base
@@ -155,7 +155,7 @@ class TextClassifier(ClassifierMixin, Task):
         probe, history = None, _no_history()
         if base is not None and len(codes["train"]) <= FEW_ROWS:
             start = model.get_weights()
-            fit_head(model, ids["train"], codes["train"], balanced=config.balanced)
+            fit_head(model, ids["train"], codes["train"], balanced=config.class_weight == "balanced")
             probe, probe_accuracy = model.get_weights(), _accuracy(model, valid)
             model.set_weights(start)
         asked = self.config is not None or any(value is not None for value in (self.epochs, self.batch_size, self.learning_rate))
@@ -169,7 +169,7 @@ class TextClassifier(ClassifierMixin, Task):
         if valid is not None:
             saved.settings["temperature"] = fit_temperature(text_scores(saved, parts["valid"]["text"].tolist()), codes["valid"])
         if self.ngrams:
-            saved = add_ngrams(saved, frame, balanced=config.balanced, keep_valid=keep_valid, seed=self.seed)
+            saved = add_ngrams(saved, frame, balanced=config.class_weight == "balanced", keep_valid=keep_valid, seed=self.seed)
         return saved, history
 
     def _build(self, base: SavedModel | None, vocab_size: int, num_classes: int) -> keras.Model:
@@ -274,7 +274,7 @@ def _tables(counts: np.ndarray, labels: list[str]) -> dict[str, pd.DataFrame]:
 DEFAULT = TextClassifier.default_config
 
 
-def train(frame, *, base, config=DEFAULT, ngrams=True, keep_valid=False):
+def train(frame, *, base, config=TrainConfig(), ngrams=True, keep_valid=False):
     """Fine-tune a classifier: the function behind `TextClassifier`."""
     classifier = TextClassifier(base, config=config, ngrams=ngrams, seed=config.seed).fit_frame(frame, keep_valid=keep_valid)
     return classifier.saved_, classifier.history_

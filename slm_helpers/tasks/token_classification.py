@@ -18,7 +18,7 @@ from slm_helpers.text.hashing import hash_words, num_buckets_for
 from slm_helpers.text.tagging import check_known_tags, encode_sentences, iob_labels, tag_codes, token_lists, window_targets, windows_of
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
@@ -33,14 +33,14 @@ _MIN_ENTITIES = 200  # in valid, below which the best caution would be chance
 _CAUTION = (0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5, 2.0, -2.0)  # what the score of O is raised by; the first of equals is taken
 _SHARES = (0.6, 2.0)  # of network and linear model where there is no valid part to tell
 _PENALTY = 0.2  # of the linear model's weights
-DEFAULT = FinetuneConfig(epochs=10, batch_size=32, learning_rate=2e-3, layer_decay=0.7)
+DEFAULT = TrainConfig(epochs=10, batch_size=32, learning_rate=2e-3, layer_decay=0.7)
 
 
 def train(
     frame: pd.DataFrame,
     *,
     base: SavedModel | None,
-    config: FinetuneConfig = DEFAULT,
+    config: TrainConfig = TrainConfig(),
     dropout: float = 0.4,
     ngrams: bool = True,
     keep_valid: bool = False,
@@ -65,6 +65,7 @@ def train(
     Raises:
         ValueError: If tags are not well-formed or not as many as tokens, train has no entity, or valid has a tag that train lacks.
     """
+    given, config = config, config.with_defaults(DEFAULT)
     labels = check_rows(frame)
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     keras.utils.set_random_seed(config.seed)
@@ -75,11 +76,12 @@ def train(
         model = tagger_from_base(base.model, num_tags=len(labels), dropout=dropout)
     examples = {split: _examples(tokenizer, rows, labels) for split, rows in parts.items()}
     few = max(8, len(examples["train"]) * config.epochs // _MIN_STEPS)
-    config = replace(config, batch_size=min(config.batch_size, few))
+    if given.batch_size is None:
+        config = replace(config, batch_size=min(config.batch_size, few))
     history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
     saved = SavedModel(model=model, tokenizer=tokenizer, task="tag", labels=labels)
     if ngrams:
-        return add_ngrams(saved, frame, balanced=config.balanced, keep_valid=keep_valid, seed=config.seed), history
+        return add_ngrams(saved, frame, balanced=config.class_weight == "balanced", keep_valid=keep_valid, seed=config.seed), history
     if "valid" in parts:
         scores = tag_scores(model, tokenizer, token_lists(parts["valid"]["tokens"]))
         settle(saved, scores, tag_codes(parts["valid"]["tags"], labels))

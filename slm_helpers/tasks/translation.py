@@ -31,8 +31,8 @@ DEFAULT = TrainConfig(epochs=24, batch_size=64, learning_rate=3e-3, schedule="co
 _MIN_STEPS = 1000  # where pairs are few, batches are smaller (16 pairs at least), so that about so many steps are made
 _SMALL = 20_000  # pairs below which the network and its vocabulary are small
 SMALL_NETWORK = {"embedding_dim": 128, "encoder_units": 96, "units": 192}
-# In place of what stands in DEFAULT then; a large network in batches of 64 takes twice as long over a step of Muon.
-SMALL_CONFIG = {"optimizer": "muon", "learning_rate": 1e-2, "weight_decay": 0.02}
+# Before DEFAULT then; a large network in batches of 64 takes twice as long over a step of Muon.
+SMALL_CONFIG = TrainConfig(optimizer="muon", learning_rate=1e-2, weight_decay=0.02)
 _VOCAB_SIZE = {True: 2048, False: 4096}  # small or not
 
 
@@ -40,7 +40,7 @@ def train(
     frame: pd.DataFrame,
     *,
     base: SavedModel | None,
-    config: TrainConfig = DEFAULT,
+    config: TrainConfig = TrainConfig(),
     dropout: float | None = None,
     vocab_size: int | None = None,
     tokenizer: Tokenizer | None = None,
@@ -55,8 +55,8 @@ def train(
         frame: From `load_dataset`; the split valid, if there, chooses the epoch.
         base: A translator of an earlier run to go on with; None starts from random weights and makes a vocabulary of the training
             sentences of all languages.
-        config: Settings of the training; batch_size counts pairs, and is made smaller where there are few. Without a base, and with few
-            pairs, SMALL_CONFIG takes the place of optimiser, learning rate and weight decay if all three stand as in DEFAULT.
+        config: Settings of the training; batch_size counts pairs, and where it is not given is made smaller for few. What is not given is
+            that of DEFAULT; without a base, and with few pairs, SMALL_CONFIG gives optimiser, learning rate and weight decay.
         dropout: Share of activations dropped in training; more where there are few pairs unless given.
         vocab_size: Of the vocabulary; by the number of pairs unless given.
         tokenizer: A vocabulary that is there already; one is made of the training sentences unless given.
@@ -80,8 +80,8 @@ def train(
     rows = parts["train"]
     small = len(rows) < _SMALL
     if base is None:
-        if small and all(getattr(config, name) == getattr(DEFAULT, name) for name in SMALL_CONFIG):
-            config = replace(config, **SMALL_CONFIG)
+        if small and (config.optimizer, config.learning_rate, config.weight_decay) == (None, None, None):
+            config = config.with_defaults(SMALL_CONFIG)
         tokenizer = tokenizer or make_vocabulary(rows, vocab_size=vocab_size or _VOCAB_SIZE[small])
         num_ids = tokenizer.vocab_size + (len(languages) if len(languages) > 1 else 0)
         share = dropout if dropout is not None else 0.3 if small else 0.2
@@ -104,8 +104,10 @@ def train(
         model=model, tokenizer=tokenizer, task="translate", labels=languages, settings={"beam_size": 4, "length_penalty": 1.0}
     )
     encoded = {split: encode_pairs(saved, part, name=split) for split, part in parts.items()}
+    given, config = config, config.with_defaults(DEFAULT)
     few = max(16, len(rows) * config.epochs // _MIN_STEPS)
-    config = replace(config, batch_size=min(config.batch_size, few))
+    if given.batch_size is None:
+        config = replace(config, batch_size=min(config.batch_size, few))
     history = fit_pairs(
         model, encoded["train"], encoded.get("valid"), config=config, start_id=tokenizer.end_id, checkpoint_dir=checkpoint_dir
     )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from slm_helpers._backend import cached_on, keras
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples, layer_names, run_rows, softmax
 
 import numpy as np
@@ -60,7 +60,7 @@ def fit_classifier(
     valid_ids: Sequence[np.ndarray] | None = None,
     valid_labels: Sequence[int] | None = None,
     *,
-    config: FinetuneConfig,
+    config: TrainConfig,
     on_step: Callable[[int, float], None] | None = None,
 ) -> pd.DataFrame:
     """Train a text classifier by `fit_examples`; the model's weights are changed in place.
@@ -83,7 +83,7 @@ def fit_classifier(
         ValueError: If texts and labels do not fit together or the model, or train has one class only.
         FloatingPointError: If the loss becomes NaN or infinite.
     """
-    train = _train_rows(model, train_ids, train_labels, balanced=config.balanced)
+    train = _train_rows(model, train_ids, train_labels, balanced=config.class_weight == "balanced")
     valid = None if valid_ids is None else _rows(model, valid_ids, valid_labels, name="valid")
     if set(layer_names(model)[:-1]) <= set(config.frozen):
         head = _head(model)

@@ -16,7 +16,7 @@ from slm_helpers._progress import ProgressLine
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.language_model import token_losses
 from slm_helpers.training.batches import Examples, pad_rows
-from slm_helpers.training.config import FinetuneConfig, TrainConfig, learning_rate_at
+from slm_helpers.training.config import ROW_DEFAULTS, TrainConfig, learning_rate_at
 from slm_helpers.training.loop import computing_in, interrupt_after_step
 from slm_helpers.training.optimizers import LayerAdam
 
@@ -37,7 +37,7 @@ def fit_examples(
     train: Examples,
     valid: Examples | None = None,
     *,
-    config: FinetuneConfig,
+    config: TrainConfig,
     on_step: Callable[[int, float], None] | None = None,
 ) -> pd.DataFrame:
     """Train a network on labelled rows; its weights are changed in place.
@@ -51,7 +51,7 @@ def fit_examples(
             for each target. Layers named logits or pooling (and what follows, as logits_start) compute in float32 always.
         train: Rows to learn from.
         valid: Rows to look at after each epoch.
-        config: All settings.
+        config: Settings; what they leave open is that of ROW_DEFAULTS.
         on_step: Called after each step with its number, from 1, and its loss.
 
     Returns:
@@ -62,6 +62,7 @@ def fit_examples(
         ValueError: If a frozen layer does not exist.
         FloatingPointError: If the loss becomes NaN or infinite.
     """
+    config = config.with_defaults(ROW_DEFAULTS)
     _check_layers(model, config)
     if valid is not None and valid.along is not None:
         valid = valid.thinned(-(-sum(target.size for target in valid.targets) * model.output_shape[-1] // _MOST_SCORES))
@@ -70,7 +71,6 @@ def fit_examples(
     trainer.reset(config.seed)
     batch_size, num_batches = train.batch_sizes(config.batch_size)
     num_steps = config.epochs * num_batches
-    rates = TrainConfig(learning_rate=config.learning_rate, schedule=config.schedule, warmup_steps=round(config.warmup_share * num_steps))
     history, best, best_loss, worse, step, rate = [], None, math.inf, 0, 0, 0.0
     with interrupt_after_step() as interrupts, ProgressLine() as line:
         for epoch in range(config.epochs):
@@ -78,7 +78,7 @@ def fit_examples(
             losses, out_of_time = [], False
             for picked in train.batches(batch_size, num_batches, np.random.default_rng([config.seed, epoch])):
                 spent = (time.perf_counter() - started) / config.max_seconds if config.max_seconds else 0.0
-                rate = learning_rate_at(rates, step, min(1.0, max(step / num_steps, spent)))
+                rate = learning_rate_at(config, step, num_steps, time_share=spent)
                 losses.append(trainer.step(rate, *train.batch(picked, batch_size)))
                 step += 1
                 if not math.isfinite(losses[-1]):
@@ -169,7 +169,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 class _Trainer(keras.Model):
     """[*inputs, targets, weights] -> mean loss, as one compiled step on every backend."""
 
-    def __init__(self, model: keras.Model, config: FinetuneConfig):
+    def __init__(self, model: keras.Model, config: TrainConfig):
         super().__init__(name="finetune_trainer")
         self.network = model
         self.dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
@@ -205,7 +205,7 @@ class _Trainer(keras.Model):
             return float(self.train_on_batch([*inputs, targets, weights]))
 
 
-def _layer_factors(model: keras.Model, config: FinetuneConfig, epoch: int) -> dict[str, float]:
+def _layer_factors(model: keras.Model, config: TrainConfig, epoch: int) -> dict[str, float]:
     """Return what each layer's learning rate is multiplied with in an epoch (from 0)."""
     factors = {}
     for depth, name in enumerate(reversed(layer_names(model))):
@@ -214,13 +214,13 @@ def _layer_factors(model: keras.Model, config: FinetuneConfig, epoch: int) -> di
     return factors
 
 
-def _trainer_of(model: keras.Model, config: FinetuneConfig) -> _Trainer:
+def _trainer_of(model: keras.Model, config: TrainConfig) -> _Trainer:
     """Return the compiled step for such settings."""
     key = ("trainer", _in_bfloat16(config), config.max_gradient_norm)
     return cached_on(model, key, lambda: _Trainer(model, config))
 
 
-def _check_layers(model: keras.Model, config: FinetuneConfig) -> None:
+def _check_layers(model: keras.Model, config: TrainConfig) -> None:
     names = layer_names(model)
     unknown = [name for name in config.frozen if name not in names]
     if unknown:
@@ -229,5 +229,5 @@ def _check_layers(model: keras.Model, config: FinetuneConfig) -> None:
         raise ValueError(f"frozen names the head {names[-1]}, which starts from random weights and has to learn.")
 
 
-def _in_bfloat16(config: FinetuneConfig) -> bool:
+def _in_bfloat16(config: TrainConfig) -> bool:
     return config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16())

@@ -19,7 +19,7 @@ from slm_helpers.data.splits import make_windows
 from slm_helpers.models.fast_rnn import mean_cross_entropy
 from slm_helpers.models.language_model import make_body, output_weights
 from slm_helpers.training.batches import StreamBatches, WindowBatches
-from slm_helpers.training.config import TrainConfig, learning_rate_at
+from slm_helpers.training.config import STREAM_DEFAULTS, TrainConfig, learning_rate_at
 from slm_helpers.training.optimizers import make_optimizer
 
 import numpy as np
@@ -54,7 +54,7 @@ def fit_model(
         model: From `build_language_model`; its weights are changed in place.
         train_ids: Token ids, shape (num_tokens,).
         valid_ids: Token ids of the validation split; at least one window.
-        config: All settings.
+        config: Settings; what they leave open is that of STREAM_DEFAULTS.
         checkpoint_dir: Folder for the checkpoint file.
         checkpoint_steps: Steps between checkpoints.
         on_step: Called after each step with its number, from 1, and its loss, e.g. for a live plot.
@@ -69,6 +69,7 @@ def fit_model(
             before it stays.
         FloatingPointError: If the loss or, at a checkpoint, a weight becomes NaN or infinite; the last good checkpoint stays.
     """
+    config = config.with_defaults(STREAM_DEFAULTS)
     make_batches = StreamBatches if config.carry_state else WindowBatches
     batches = make_batches(train_ids, window=config.window, batch_size=config.batch_size, seed=config.seed)
     trainer = _Trainer(model, config, batch_size=batches.batch_size)
@@ -119,12 +120,13 @@ def run_training(
 
 def evaluate_loss(model: keras.Model, token_ids: np.ndarray, *, window: int = 64, batch_size: int = 64) -> float:
     """Return the mean loss in nats per token over windows that each start from a zero state."""
-    config = TrainConfig(batch_size=batch_size, window=window)
+    config = TrainConfig(batch_size=batch_size, window=window).with_defaults(STREAM_DEFAULTS)
     return _mean_loss(_Trainer(model, config), _validation_batches(token_ids, config))
 
 
 def count_tokens_trained(history: pd.DataFrame, config: TrainConfig) -> int:
     """Return how many target tokens the run of `history` has trained on."""
+    config = config.with_defaults(STREAM_DEFAULTS)
     return int(history["step"].max()) * config.batch_size * config.window
 
 
@@ -156,7 +158,7 @@ class TrainingRun:
         config = self.config
         epoch, index = divmod(self.step, len(self.batches))
         spent = self.seconds / config.max_seconds if config.max_seconds else 0.0
-        self.rate = learning_rate_at(config, self.step, min(1.0, max(self.step / num_steps, spent)))
+        self.rate = learning_rate_at(config, self.step, num_steps, time_share=spent)
         self.trainer.optimizer.learning_rate = self.rate
         self.last_loss = self.trainer.step(*self.batches.batch(epoch, index))
         self.step += 1
@@ -225,6 +227,7 @@ class TrainingRun:
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read ({error}). Remove it to start anew.") from error
         theirs, ours = json.loads(metadata["identity"]), json.loads(json.dumps(self._identity()))
+        theirs["config"] = json.loads(json.dumps(asdict(TrainConfig.from_settings(theirs["config"]))))
         lengths = [{name: identity["config"].pop(name, None) for name in _LENGTH} for identity in (theirs, ours)]
         for part in ours:
             if theirs[part] != ours[part]:

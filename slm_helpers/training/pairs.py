@@ -10,7 +10,7 @@ from slm_helpers._processor import has_bfloat16
 from slm_helpers.models.encoder_decoder import make_features
 from slm_helpers.models.fast_rnn import mean_cross_entropy
 from slm_helpers.models.language_model import output_weights
-from slm_helpers.training.config import TrainConfig
+from slm_helpers.training.config import STREAM_DEFAULTS, TrainConfig
 from slm_helpers.training.loop import TrainingRun, computing_in, run_training
 from slm_helpers.training.optimizers import make_optimizer
 
@@ -124,6 +124,7 @@ def fit_pairs(
     Returns:
         History in long form: step, epoch, split, loss_nats (per target token), learning_rate, seconds.
     """
+    config = config.with_defaults(STREAM_DEFAULTS)
     batches = PairBatches(*train, start_id=start_id, batch_size=config.batch_size, seed=config.seed)
     held_out = None if valid is None else PairBatches(*valid, start_id=start_id, batch_size=config.batch_size).in_order()
     trainer = _PairTrainer(model, config)
@@ -140,7 +141,7 @@ def pair_losses(
     model: keras.Model, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, start_id: int, batch_size: int = 64
 ) -> float:
     """Return the mean loss in nats per target token, the true target so far given."""
-    trainer = cached_on(model, "pair_trainer", lambda: _PairTrainer(model, TrainConfig()))
+    trainer = cached_on(model, "pair_trainer", lambda: _PairTrainer(model, STREAM_DEFAULTS))
     batches = PairBatches(sources, targets, start_id=start_id, batch_size=batch_size).in_order()
     sums = [(trainer.measure(*batch) * batch[2].sum(), batch[2].sum()) for batch in batches]
     return float(sum(loss for loss, _ in sums) / sum(weight for _, weight in sums))

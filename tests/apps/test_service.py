@@ -6,7 +6,7 @@ from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 
 import keras
 import numpy as np
@@ -181,7 +181,7 @@ def test_the_writer_learns_the_agents_words_alone_and_writes_many_at_once():
     assert tokenizer.decode(targets[targets >= 0]) == " Take the lift.\n" and len(ids) == len(targets)
     np.testing.assert_array_equal(ids[1:][targets[:-1] >= 0], targets[:-1][targets[:-1] >= 0])
     writer, history = service.train_reply_writer(
-        {"train": talks, "valid": talks[:2]}, base=base, config=FinetuneConfig(epochs=40, batch_size=3, learning_rate=2e-2)
+        {"train": talks, "valid": talks[:2]}, base=base, config=TrainConfig(epochs=40, batch_size=3, learning_rate=2e-2)
     )
     assert set(history["split"]) == {"train", "valid"}
     assert service.write_replies(writer, [turns[:1] for turns in talks]) == ["Take the lift."] * 3

@@ -50,17 +50,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def make_model(folder: Path, options: argparse.Namespace) -> tuple[Path, int]:
     """Save a classifier that has learned a little from the bundled opinions; returns its folder and number of weights."""
-    from dataclasses import replace
 
     from slm_helpers.data.loading import load_dataset
     from slm_helpers.models.saved import load_pretrained, save_model
     from slm_helpers.tasks import text_classification as classify
+    from slm_helpers.training.config import TrainConfig
 
     frame = load_dataset("sentiment").groupby("split").head(64)
     saved, _ = classify.train(
         frame,
         base=None if options.random else load_pretrained("slm-base-en"),
-        config=replace(classify.DEFAULT, epochs=1, seed=options.seed),
+        config=TrainConfig(epochs=1, seed=options.seed),
     )
     save_model(folder, saved.model, tokenizer=saved.tokenizer, task="classify", labels=saved.labels, settings=saved.settings)
     return folder, saved.model.count_params()

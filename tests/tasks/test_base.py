@@ -38,7 +38,7 @@ def test_settings_are_kept_as_given_and_cloned():
     assert clone(classifier).get_params() == classifier.get_params()
     config = classifier.set_params(epochs=2).training_config()
     assert (config.epochs, config.batch_size, config.learning_rate, config.max_seconds, config.seed) == (2, 32, 1e-3, 9, 3)
-    assert config.balanced and not TextClassifier().training_config().balanced
+    assert config.class_weight == "balanced" and TextClassifier().training_config().class_weight is None
     with pytest.raises(ValueError, match="class_weight is 'even'"):
         TextClassifier(class_weight="even").training_config()
 

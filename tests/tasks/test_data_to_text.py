@@ -1,7 +1,6 @@
 """Facts to text: records, placeholders and slot errors by hand; baselines; a small writer, its errors and the shell."""
 
 import json
-from dataclasses import replace
 
 from slm_helpers.baselines.data_to_text import NearestRecord, TemplateWriter
 from slm_helpers.cli import main
@@ -15,13 +14,14 @@ from slm_helpers.recipes import public_data_to_text as public_writing
 from slm_helpers.recipes import public_results as public
 from slm_helpers.tasks import data_to_text as write
 from slm_helpers.text.records import delexicalise, fill, invented_terms, missing_values, parse_facts, states
+from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
 import pytest
 
 LAMP = "name: Aurora | type: desk lamp | price: 20 euros"
-FAST = replace(write.DEFAULT, epochs=40, batch_size=12, learning_rate=1e-2, patience=0, precision="float32")
+FAST = TrainConfig(epochs=40, batch_size=12, learning_rate=1e-2, patience=0, precision="float32")
 
 
 def toy_records(tones=("plain", "gay")) -> pd.DataFrame:

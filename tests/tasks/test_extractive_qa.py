@@ -19,7 +19,7 @@ from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.text.tokenizers import train_bpe_tokenizer, train_char_tokenizer
 from slm_helpers.text.words import overlap_features, split_words
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples, run_rows
 
 import keras
@@ -28,7 +28,7 @@ import pandas as pd
 import pytest
 
 NAMES, COLOURS, THINGS = ["Mia", "Tom", "Ada", "Ben", "Eva"], ["red", "blue", "green", "white"], ["kite", "drum", "boat", "lamp", "ball"]
-FAST = FinetuneConfig(epochs=10, batch_size=16, learning_rate=5e-3, precision="float32")
+FAST = TrainConfig(epochs=10, batch_size=16, learning_rate=5e-3, precision="float32")
 
 
 def passages(num_rows: int, *, seed: int = 0, none: bool = True) -> pd.DataFrame:
@@ -215,7 +215,7 @@ def test_the_network_learns_where_a_marked_span_stands(precision):
     history = fit_examples(
         small_reader(),
         Examples(rows, targets),
-        config=FinetuneConfig(epochs=12, batch_size=8, learning_rate=0.03, precision=precision),
+        config=TrainConfig(epochs=12, batch_size=8, learning_rate=0.03, precision=precision),
     )
     assert history["loss_nats"].iloc[-1] < 0.3 * history["loss_nats"].iloc[0]
 
@@ -293,7 +293,7 @@ def test_the_layers_of_the_base_stay_as_they_are_unless_all_are_to_learn(limit, 
     monkeypatch.setattr(answer, "_MAX_KEPT", limit)
     base = small_base()
     frame = pd.concat([passages(24).assign(split="train"), passages(8, seed=1).assign(split="valid")], ignore_index=True)
-    config = FinetuneConfig(epochs=2, batch_size=8, learning_rate=5e-3, precision="float32")
+    config = TrainConfig(epochs=2, batch_size=8, learning_rate=5e-3, precision="float32")
     before = [weight.copy() for weight in base.model.get_weights()]
     moved = {}
     for whole in (False, True):
@@ -362,7 +362,7 @@ def test_the_answer_in_the_middle_of_a_long_passage_is_found(reader):
 
 def test_without_unanswerable_training_rows_there_is_always_an_answer():
     frame = passages(48, none=False).assign(split="train")
-    saved, _ = answer.train(frame, base=None, config=FinetuneConfig(epochs=1, batch_size=16), num_cloze=16)
+    saved, _ = answer.train(frame, base=None, config=TrainConfig(epochs=1, batch_size=16), num_cloze=16)
     assert all(row["prediction"] for row in answer.predict(saved, passages(12).to_dict("records")))
 
 
@@ -417,7 +417,7 @@ def test_answers_that_stand_nowhere_are_left_out_and_counted():
     frame = passages(20).assign(split="train")
     frame.loc[[1, 2], "answer"] = "a purple cow"
     with pytest.warns(UserWarning, match=r"train: 2 row\(s\) whose answer does not stand in the context were left out"):
-        answer.train(frame, base=None, config=FinetuneConfig(epochs=1, batch_size=16), num_cloze=0)
+        answer.train(frame, base=None, config=TrainConfig(epochs=1, batch_size=16), num_cloze=0)
     with pytest.raises(ValueError, match="train has no row whose answer stands in its context"), pytest.warns(UserWarning):
         answer.train(frame.assign(answer="a purple cow"), base=None, num_cloze=0)
     with pytest.raises(ValueError, match="two at least"):
@@ -532,7 +532,7 @@ def test_saved_model_of_an_older_run_can_go_on(reader):
     saved, _ = reader
     base = SavedModel(model=saved.model, tokenizer=saved.tokenizer, task="answer", settings=saved.settings)
     frame = passages(32, seed=6).assign(split="train")
-    again, _ = answer.train(frame, base=base, config=FinetuneConfig(epochs=1, batch_size=16, learning_rate=1e-4))
+    again, _ = answer.train(frame, base=base, config=TrainConfig(epochs=1, batch_size=16, learning_rate=1e-4))
     assert answer.evaluate(again, passages(40, seed=7)).metrics["value"].iloc[0] > 0.7
 
 
@@ -556,6 +556,6 @@ def test_the_public_reader_is_trained_measured_and_written(tmp_path, monkeypatch
     assert saved.settings["form"] == "span" and set(saved.metrics) == {"exact_match", "token_f1"}
     assert "30 more questions chose the pass" in (tmp_path / "model" / "card.md").read_text()
     frame = passages(16).assign(split="train")
-    again, _ = answer.train(frame, base=saved, config=FinetuneConfig(epochs=1, batch_size=8, learning_rate=1e-4))
+    again, _ = answer.train(frame, base=saved, config=TrainConfig(epochs=1, batch_size=8, learning_rate=1e-4))
     assert len(answer.predict(again, frame.to_dict("records"))) == 16
     assert train_reader.publish(tmp_path / "other") and set(results.read_results("public")["model"]) == set(table["model"])

@@ -9,14 +9,14 @@ from slm_helpers.models.saved import SavedModel, load_model
 from slm_helpers.models.taggers import build_commander
 from slm_helpers.tasks import intent_slot as command
 from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 
-FAST = FinetuneConfig(epochs=6, batch_size=16, learning_rate=0.01, precision="float32")
+FAST = TrainConfig(epochs=6, batch_size=16, learning_rate=0.01, precision="float32")
 SIZES = {"num_tags": 5, "num_intents": 3, "embedding_dim": 6, "units": 8, "head_units": 7, "filters": 5}
 
 

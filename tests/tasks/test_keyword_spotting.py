@@ -23,7 +23,7 @@ from slm_helpers.data.simulated import TONE_WORDS, simulate_tone_words
 from slm_helpers.models.classifiers import build_listener
 from slm_helpers.models.saved import load_model
 from slm_helpers.tasks import keyword_spotting as listen
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 
 import keras
 import numpy as np
@@ -215,7 +215,7 @@ def test_bad_sounds_are_refused_in_one_line_through_the_shell(trained, tmp_path,
 
 def test_the_same_seed_gives_the_same_listener():
     frame = simulate_tone_words(num_speakers=1, num_takes=7)
-    config = FinetuneConfig(epochs=1, batch_size=64, precision="float32")
+    config = TrainConfig(epochs=1, batch_size=64, precision="float32")
     one, other = (listen.train(frame, config=config, units=8, copies=1)[0] for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(one.model.get_weights(), other.model.get_weights(), strict=True))
     baseline = listen.build_sound_baseline().fit(frame["sound"].tolist(), frame["label"].tolist())
@@ -226,8 +226,8 @@ def test_balanced_lets_every_class_count_alike(monkeypatch):
     frame = pd.DataFrame({"sound": [tone(300 + 10 * i) for i in range(8)], "label": ["a"] * 6 + ["b"] * 2, "split": "train"})
     seen = []
     monkeypatch.setattr(listen, "fit_examples", lambda model, train, valid, config: seen.append(train))
-    for balanced in (False, True):
-        listen.train(frame, config=FinetuneConfig(epochs=1, balanced=balanced), units=4, copies=1)
+    for class_weight in (None, "balanced"):
+        listen.train(frame, config=TrainConfig(epochs=1, class_weight=class_weight), units=4, copies=1)
     assert (seen[0].weights == 1).all() and len(seen[0]) == 16
     assert seen[1].weights[np.array(seen[1].targets) == 0].sum() == pytest.approx(8)
     assert seen[1].weights[np.array(seen[1].targets) == 1].sum() == pytest.approx(8)

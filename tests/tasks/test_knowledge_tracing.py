@@ -14,7 +14,7 @@ from slm_helpers.models.tracer import build_tracer
 from slm_helpers.recipes import public_tracing
 from slm_helpers.tasks import knowledge_tracing as trace
 from slm_helpers.tasks.io import load_parts
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 
 import keras
 import numpy as np
@@ -251,7 +251,7 @@ def test_a_tracer_learns_who_knows_what_and_survives_saving():
         for step in range(10):
             rows.append((f"s{student}", step, "ab"[rng.integers(2)], int(rng.random() < (0.95 if student % 2 else 0.1))))
     frame = attempts(*rows).assign(split=["train" if int(row[0][1:]) < 80 else "valid" if int(row[0][1:]) < 90 else "test" for row in rows])
-    saved, history_ = trace.train(frame, config=FinetuneConfig(epochs=6, batch_size=8, learning_rate=1e-2), units=16)
+    saved, history_ = trace.train(frame, config=TrainConfig(epochs=6, batch_size=8, learning_rate=1e-2), units=16)
     test = frame[frame["split"] == "test"]
     scores = trace.evaluate(saved, test)
     values = scores.metrics.set_index("metric")
@@ -262,7 +262,7 @@ def test_a_tracer_learns_who_knows_what_and_survives_saving():
 
 def test_learners_with_one_answer_are_learned_from_and_predicted():
     frame = attempts(*[(f"s{i}", 0, "ab"[i % 2], int(i % 2 == 0 or i % 7 == 0)) for i in range(60)]).assign(split="train")
-    saved, _ = trace.train(frame, config=FinetuneConfig(epochs=8, batch_size=8, learning_rate=1e-2), units=8)
+    saved, _ = trace.train(frame, config=TrainConfig(epochs=8, batch_size=8, learning_rate=1e-2), units=8)
     easy, hard = trace.predict(saved, [{"student": "new", "step": i, "skill": s, "correct": ""} for i, s in enumerate("ab")])
     assert (easy["prediction"], hard["prediction"]) == ("1", "0")
 

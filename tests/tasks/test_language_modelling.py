@@ -1,7 +1,6 @@
 """Fine-tuning a language model on a person's own texts: from a file to a model that scores and writes."""
 
 import json
-from dataclasses import replace
 
 from slm_helpers.cli import main
 from slm_helpers.data.loading import load_dataset
@@ -10,13 +9,14 @@ from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.tasks import language_modelling as lm
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
+from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
 import pytest
 
 COLOURS, BIRDS = ["red", "grey", "white", "black"], ["owl", "gull", "crow", "wren"]
-QUICK = replace(lm.DEFAULT, epochs=4, batch_size=4, window=16, learning_rate=2e-2, precision="float32")
+QUICK = TrainConfig(epochs=4, batch_size=4, window=16, learning_rate=2e-2, precision="float32")
 
 
 def diary(num_rows: int, *, seed: int = 0) -> list[str]:
@@ -115,7 +115,7 @@ def test_base_stays_as_it_is_and_little_text_still_trains(base):
 
 def test_without_a_base_a_vocabulary_is_learned_from_train_alone():
     frame = pd.DataFrame({"text": [*diary(20), "ZZZ qqq " * 9], "split": ["train"] * 20 + ["valid"]})
-    saved, _ = lm.train(frame, base=None, config=replace(lm.DEFAULT, epochs=1, precision="float32"))
+    saved, _ = lm.train(frame, base=None, config=TrainConfig(epochs=1, precision="float32"))
     assert 260 < saved.tokenizer.vocab_size < 600
     assert len(saved.tokenizer.encode(" diary")) == 1 < len(saved.tokenizer.encode(" qqq"))
 

@@ -1,7 +1,6 @@
 """Questions on passages: templates, a decoder that copies from its source, the task from rows to questions, and the shell."""
 
 import csv
-import dataclasses
 import json
 
 from slm_helpers.baselines.question_generation import MAX_WORDS, asked_sentence, candidate_answers, template_question
@@ -18,7 +17,7 @@ from slm_helpers.recipes import train_question_generator as train_asker
 from slm_helpers.tasks import question_generation as ask
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.batches import Examples
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples
 
 import keras
@@ -153,7 +152,7 @@ def test_it_copies_tokens_that_no_target_of_train_held():
     sources, targets = rows(rng.integers(10, 50, 800))
     model = build_copying_decoder(60, embedding_dim=16, units=24, memory_dim=16, dropout=0.0)
     inputs = [np.array([3, target[0]], "int32") for target in targets]
-    config = FinetuneConfig(epochs=12, batch_size=16, learning_rate=1e-2)
+    config = TrainConfig(epochs=12, batch_size=16, learning_rate=1e-2)
     fit_examples(model, Examples({"source_ids": sources, "target_ids": inputs}, targets, along="target_ids"), config=config)
     sources, targets = rows(rng.integers(50, 60, 50))  # ids that stand nowhere in train
     found = decode_sequences(model, sources, start_id=3, end_id=END, never=(0, 1))
@@ -162,7 +161,7 @@ def test_it_copies_tokens_that_no_target_of_train_held():
 
 # The task
 
-TOY = FinetuneConfig(epochs=30, batch_size=8, learning_rate=1e-2)
+TOY = TrainConfig(epochs=30, batch_size=8, learning_rate=1e-2)
 
 
 def passages() -> pd.DataFrame:
@@ -218,7 +217,7 @@ def test_what_is_taught_often_is_asked_word_for_word():
     tokenizer = train_bpe_tokenizer([*text, "Answer: Question: What sat there?\n"], vocab_size=300)
     keras.utils.set_random_seed(0)
     base = SavedModel(model=build_language_model(tokenizer.vocab_size, units=16, embedding_dim=16), tokenizer=tokenizer)
-    saved, _ = ask.train(pd.DataFrame(rows), base=base, config=FinetuneConfig(epochs=40, batch_size=8, learning_rate=2e-2))
+    saved, _ = ask.train(pd.DataFrame(rows), base=base, config=TrainConfig(epochs=40, batch_size=8, learning_rate=2e-2))
     assert [row["prediction"] for row in ask.predict(saved, rows[:2])] == ["What sat there?"] * 2
 
 
@@ -235,11 +234,11 @@ def test_a_saved_writer_asks_the_same_and_can_be_taught_further(toy, tmp_path):
     save_model(tmp_path / "m", saved.model, tokenizer=saved.tokenizer, task="ask", settings=saved.settings)
     loaded = load_model(tmp_path / "m", task="ask")
     assert ask.predict(loaded, rows) == ask.predict(saved, rows)
-    again, _ = ask.train(frame, base=loaded, config=FinetuneConfig(epochs=1, learning_rate=1e-9))
+    again, _ = ask.train(frame, base=loaded, config=TrainConfig(epochs=1, learning_rate=1e-9))
     assert [row["prediction"] for row in ask.predict(again, rows)] == [row["prediction"] for row in ask.predict(saved, rows)]
     rates = []
     for start in (base, loaded):
-        config = dataclasses.replace(ask.DEFAULT, epochs=1, schedule="constant", warmup_share=0.0)
+        config = TrainConfig(epochs=1, schedule="constant", warmup_share=0.0)
         rates.append(ask.train(frame, base=start, config=config)[1]["learning_rate"].max())
     assert rates == [ask.DEFAULT.learning_rate, ask.GOING_ON_RATE]
     with pytest.raises(ValueError, match="asks for an answer in a context, but the data has no answers"):
@@ -268,7 +267,7 @@ def test_rows_that_cannot_be_asked_of_are_named(toy):
     some = frame.copy()
     some.loc[0, "answer"], some.loc[1, "answer"] = "", "a purple cow"
     with pytest.warns(UserWarning) as warned:
-        ask.train(some, base=base, config=FinetuneConfig(epochs=1))
+        ask.train(some, base=base, config=TrainConfig(epochs=1))
     assert {message for each in warned if (message := str(each.message)).startswith("train")} == {
         "train: 1 row(s) without an answer were left out.",
         "train: 1 row(s) whose answer does not stand in the context were left out.",
@@ -351,7 +350,7 @@ def test_the_public_writer_is_trained_measured_and_written(toy, tmp_path, monkey
     saved = load_model(tmp_path / "model", task="ask")
     assert ask.predict(saved, tales.head(2).to_dict("records"))[0]["prediction"] and set(saved.metrics) == {"bleu", "chrf"}
     assert "4 more questions on tales chose the" in (tmp_path / "model" / "card.md").read_text()
-    again, _ = ask.train(frame, base=saved, config=FinetuneConfig(epochs=1))
+    again, _ = ask.train(frame, base=saved, config=TrainConfig(epochs=1))
     assert again.settings["answers"]
 
 

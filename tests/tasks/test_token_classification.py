@@ -18,7 +18,7 @@ from slm_helpers.tasks import token_classification as tag
 from slm_helpers.text.hashing import NUM_WORD_FEATURES, fit_ngram_table, hash_words, word_features
 from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS, tag_codes
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import TrainConfig
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ import pandas as pd
 import pytest
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-FAST = FinetuneConfig(epochs=12, batch_size=16, learning_rate=0.01, precision="float32")
+FAST = TrainConfig(epochs=12, batch_size=16, learning_rate=0.01, precision="float32")
 PEOPLE, PLACES = ["Ada", "Bo", "Cleo", "Dan"], ["Bergen", "Oslo", "Turin", "Lima"]
 
 
@@ -270,7 +270,7 @@ def test_scores_of_the_linear_model_are_added_and_padding_changes_none():
 
 def test_add_ngrams_mixes_in_the_shares_and_leaves_the_network_as_it_is():
     frame = pd.concat([toy_rows(60).assign(split="train"), toy_rows(20, seed=1).assign(split="valid")], ignore_index=True)
-    alone, _ = tag.train(frame, base=None, config=FinetuneConfig(epochs=1, precision="float32"), ngrams=False)
+    alone, _ = tag.train(frame, base=None, config=TrainConfig(epochs=1, precision="float32"), ngrams=False)
     before = [w.copy() for w in alone.model.get_weights()]
     both = tag.add_ngrams(alone, frame)
     assert len(alone.model.inputs) == 3 and len(both.model.inputs) == 4
@@ -302,7 +302,7 @@ def test_valid_is_learned_from_unless_it_has_to_be_scored():
 
 
 def test_without_valid_both_get_their_usual_share():
-    saved, _ = tag.train(toy_rows(60).assign(split="train"), base=None, config=FinetuneConfig(epochs=1, precision="float32"))
+    saved, _ = tag.train(toy_rows(60).assign(split="train"), base=None, config=TrainConfig(epochs=1, precision="float32"))
     assert saved.settings["shares"] == list(tag._SHARES) and "temperature" not in saved.settings
     assert tag.evaluate(saved, toy_rows(20, seed=5)).metrics["value"].iloc[0] > 0.8
 

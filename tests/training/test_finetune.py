@@ -10,7 +10,7 @@ from slm_helpers.tasks.text_classification import classifier_from_base, fit_clas
 from slm_helpers.text.tokenizers import train_char_tokenizer
 from slm_helpers.training import finetune
 from slm_helpers.training.batches import encode_texts
-from slm_helpers.training.config import FinetuneConfig
+from slm_helpers.training.config import ROW_DEFAULTS, TrainConfig
 from slm_helpers.training.finetune import HISTORY_COLUMNS, layer_names
 
 import keras
@@ -19,7 +19,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 VOCAB_SIZE = 12
-FAST = FinetuneConfig(epochs=2, batch_size=8, learning_rate=0.02, precision="float32")
+FAST = TrainConfig(epochs=2, batch_size=8, learning_rate=0.02, precision="float32")
 
 
 def toy_task(num_rows: int = 40, *, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
@@ -48,8 +48,8 @@ def changes(model: keras.Model, before: list[np.ndarray]) -> dict[str, float]:
     return found
 
 
-def settings(**changed) -> FinetuneConfig:
-    return FinetuneConfig(**({"batch_size": 8, "learning_rate": 0.02, "precision": "float32", "epochs": 2} | changed))
+def settings(**changed) -> TrainConfig:
+    return TrainConfig(**({"batch_size": 8, "learning_rate": 0.02, "precision": "float32", "epochs": 2} | changed))
 
 
 # Texts and batches
@@ -100,7 +100,7 @@ def test_rows_of_weight_zero_change_neither_loss_nor_update():
     texts, labels = toy_task(4)
     for size in (4, 7):
         model = new_classifier()
-        trainer = finetune._trainer_of(model, FAST)
+        trainer = finetune._trainer_of(model, FAST.with_defaults(ROW_DEFAULTS))
         rows = classify._rows(model, texts, labels, name="train")
         losses.append(trainer.step(0.01, *rows.batch(np.arange(4), size)))
         weights.append(model.get_weights())
@@ -464,4 +464,4 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 )
 def test_a_wrong_setting_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
-        FinetuneConfig(**wrong)
+        TrainConfig(**wrong)

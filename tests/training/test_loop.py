@@ -14,7 +14,7 @@ from slm_helpers.data import files
 from slm_helpers.metrics.language_model import loss_nats
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.training.batches import StreamBatches, WindowBatches
-from slm_helpers.training.config import OPTIMIZERS, PRECISIONS, TrainConfig, learning_rate_at
+from slm_helpers.training.config import OPTIMIZERS, PRECISIONS, ROW_DEFAULTS, STREAM_DEFAULTS, TrainConfig, learning_rate_at
 from slm_helpers.training.loop import HISTORY_COLUMNS, count_tokens_trained, evaluate_loss, fit_model
 from slm_helpers.training.optimizers import make_optimizer
 
@@ -137,6 +137,10 @@ def test_batches_refuse_a_stream_that_is_too_short():
         ({"max_gradient_norm": -1.0}, "max_gradient_norm is -1.0, but must be above 0"),
         ({"warmup_steps": -1}, "warmup_steps is -1, but must be 0 or more"),
         ({"eval_steps": -5}, "eval_steps is -5"),
+        ({"decay_share": 0.0}, "decay_share is 0.0, but must be above 0"),
+        ({"decay_share": 1.5}, r"decay_share is 1.5, but must lie in \[0, 1\]"),
+        ({"class_weight": "equal"}, "class_weight is 'equal'"),
+        ({"warmup_share": 0.1, "warmup_steps": 5}, "warmup_steps and warmup_share are both given"),
         ({"patience": -1}, "patience is -1"),
         ({"max_seconds": -0.5}, "max_seconds is -0.5"),
     ],
@@ -158,20 +162,54 @@ def test_a_misspelt_setting_fails():
         ("constant", [1.0, 1.0, 1.0, 1.0]),
         ("linear", [1.0, 0.01 + 0.99 * 0.75, 0.505, 0.01]),
         ("cosine", [1.0, 0.01 + 0.99 * 0.5 * (1 + math.sqrt(0.5)), 0.505, 0.01]),
+        ("warmup_stable_decay", [1.0, 1.0, 1.0, 0.01]),
     ],
 )
 def test_learning_rate_follows_its_schedule(schedule, rates):
-    config = TrainConfig(learning_rate=3.0, schedule=schedule)
-    found = [learning_rate_at(config, step, step / 100) for step in (0, 25, 50, 100)]
+    config = TrainConfig(learning_rate=3.0, schedule=schedule, warmup_steps=0)
+    found = [learning_rate_at(config, step, 100) for step in (0, 25, 50, 100)]
     assert found == pytest.approx([3.0 * rate for rate in rates])
 
 
 def test_learning_rate_climbs_in_warm_up():
     config = TrainConfig(learning_rate=2.0, schedule="constant", warmup_steps=4)
-    assert [learning_rate_at(config, step, 0.0) for step in range(6)] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
+    assert [learning_rate_at(config, step, 1000) for step in range(6)] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
     # The schedule goes on during the warm-up: both factors multiply.
     linear = TrainConfig(learning_rate=2.0, schedule="linear", warmup_steps=4)
-    assert learning_rate_at(linear, 1, 0.5) == pytest.approx(2.0 * 0.5 * 0.505)
+    assert learning_rate_at(linear, 1, 2) == pytest.approx(2.0 * 0.5 * 0.505)
+    share = TrainConfig(learning_rate=2.0, schedule="constant", warmup_share=0.04)
+    assert [learning_rate_at(share, step, 100) for step in range(6)] == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
+
+
+def test_the_last_share_of_the_steps_decays():
+    config = TrainConfig(learning_rate=2.0, schedule="warmup_stable_decay", decay_share=0.5, warmup_steps=0)
+    assert [learning_rate_at(config, step, 100) for step in (49, 50, 75, 100)] == pytest.approx([2.0, 2.0, 1.01, 0.02])
+
+
+def test_time_that_has_passed_moves_the_schedule_as_steps_do():
+    config = TrainConfig(learning_rate=2.0, schedule="linear", warmup_steps=0)
+    assert learning_rate_at(config, 10, 100, time_share=0.5) == pytest.approx(1.01)
+    assert learning_rate_at(config, 50, 100, time_share=0.1) == pytest.approx(1.01)
+    assert learning_rate_at(config, 50, 100, time_share=7.0) == pytest.approx(0.02)
+
+
+def test_a_setting_that_is_given_is_kept_also_when_it_is_the_usual_one():
+    given = TrainConfig(epochs=5, patience=0, warmup_steps=0)
+    filled = given.with_defaults(TrainConfig(epochs=20, patience=3, batch_size=8, warmup_share=0.1, learning_rate=0.1))
+    assert filled == TrainConfig(epochs=5, patience=0, warmup_steps=0, batch_size=8, learning_rate=0.1)
+    assert TrainConfig().with_defaults(ROW_DEFAULTS) == ROW_DEFAULTS  # warm-up is one setting with two ways to say it
+    assert dataclasses.replace(ROW_DEFAULTS, epochs=5) != STREAM_DEFAULTS
+
+
+def test_settings_of_older_folders_are_read():
+    old = {"schedule": "trapezoid", "epochs": 3, "warmup_steps": 200, "balanced": True}
+    assert TrainConfig.from_settings(old) == TrainConfig(
+        schedule="warmup_stable_decay", epochs=3, warmup_steps=200, class_weight="balanced"
+    )
+    filled = STREAM_DEFAULTS
+    assert TrainConfig.from_settings(json.loads(json.dumps(dataclasses.asdict(filled)))) == filled
+    with pytest.raises(TypeError, match="momentum"):
+        TrainConfig.from_settings({"momentum": 0.9})
 
 
 # Learning
@@ -195,7 +233,8 @@ def test_history_is_as_documented(unbroken):
     assert history["epoch"].tolist() == [1.0, 1.0, 2.0, 2.0]
     assert history["split"].tolist() == ["train", "valid"] * 2
     assert history["seconds"].is_monotonic_increasing
-    assert history["learning_rate"].tolist() == pytest.approx([learning_rate_at(SHORT, s - 1, (s - 1) / 18) for s in (9, 9, 18, 18)])
+    filled = SHORT.with_defaults(STREAM_DEFAULTS)
+    assert history["learning_rate"].tolist() == pytest.approx([learning_rate_at(filled, s - 1, 18) for s in (9, 9, 18, 18)])
     assert count_tokens_trained(history, SHORT) == 18 * 8 * 4
 
 
@@ -252,7 +291,7 @@ def test_gradient_clipping_limits_the_step():
 def test_every_optimizer_takes_its_settings(optimizer):
     config = TrainConfig(epochs=1, batch_size=30, window=4, optimizer=optimizer, weight_decay=0.01)
     assert np.isfinite(fit_model(new_model(), CYCLE, config=config)["loss_nats"]).all()
-    made = make_optimizer(config)
+    made = make_optimizer(config.with_defaults(STREAM_DEFAULTS))
     assert float(made.global_clipnorm) == 1.0
     assert (made.weight_decay == 0.01) == (optimizer in ("adamw", "muon"))
 
@@ -296,7 +335,7 @@ def test_max_seconds_stops_and_finishes_the_schedule():
     history = fit_model(model, CYCLE, CYCLE[:60], config=config)
     assert history["step"].iloc[-1] < 100_000 * 9
     assert 3.0 <= history["seconds"].iloc[-1] < 3.5 + time.perf_counter() - started
-    assert history["learning_rate"].iloc[-1] < 0.1 * config.learning_rate
+    assert history["learning_rate"].iloc[-1] < 0.1 * STREAM_DEFAULTS.learning_rate
 
 
 def test_evaluate_loss_equals_the_loss_of_the_logits():
