@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from slm_helpers.metrics.intervals import bootstrap_table
 from slm_helpers.text.records import Record, invented_terms, missing_values
 
 import numpy as np
@@ -27,9 +28,9 @@ def slot_error_table(counts: np.ndarray, *, num_samples: int = 1000, seed: int =
 
     Columns metric, value, ci_low, ci_high; `counts` come from `count_slot_errors`.
     """
-    drawn = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=num_samples) @ counts
-    rows = []
-    for metric, parts in {"slot_error_rate": [0, 1], "missing_rate": [0], "invented_rate": [1]}.items():
-        rates = drawn[:, parts].sum(axis=1) / drawn[:, 2]
-        rows.append((metric, counts[:, parts].sum() / counts[:, 2].sum(), *np.quantile(rates, [0.025, 0.975])))
-    return pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high"])
+
+    def rates(sums: np.ndarray) -> np.ndarray:
+        missing, invented, facts = sums
+        return np.array([missing + invented, missing, invented]) / facts
+
+    return bootstrap_table(["slot_error_rate", "missing_rate", "invented_rate"], rates, counts, num_samples=num_samples, seed=seed)

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 
+from slm_helpers.metrics.intervals import bootstrap_table
+
 import numpy as np
 import pandas as pd
+
+COUNTS = ("tp", "num_predicted", "num_gold")
 
 
 def spans_of(tags: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -17,41 +21,42 @@ def spans_of(tags: Sequence[str]) -> list[tuple[int, int, str]]:
     """
     spans: list[tuple[int, int, str]] = []
     start, kind = 0, None
-    for place, tag in enumerate([*tags, "O"]):
-        goes_on = tag[:1] == "I" and tag[2:] == kind
-        if kind is not None and not goes_on:
-            spans.append((start, place, kind))
+    for i, tag in enumerate([*tags, "O"]):
+        continues = tag[:1] == "I" and tag[2:] == kind
+        if kind is not None and not continues:
+            spans.append((start, i, kind))
             kind = None
-        if tag != "O" and not goes_on:
-            start, kind = place, tag[2:]
+        if tag != "O" and not continues:
+            start, kind = i, tag[2:]
     return spans
 
 
 def span_counts(tags: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> pd.DataFrame:
-    """Count the entities of each sentence and type: columns row (from 0), type, right, found, wanted.
+    """Count the entities of each sentence and type: columns row (from 0), type, tp (true positives), num_predicted, num_gold.
 
-    An entity is right if its first word, its last word and its type are.
+    An entity is a true positive if its first word, its last word and its type are those of one in `tags`.
 
     Raises:
         ValueError: If a sentence has not as many predicted tags as tags.
     """
     counts: dict[tuple[int, str], list[int]] = {}
-    for row, (ours, theirs) in enumerate(zip(predictions, tags, strict=True)):
-        if len(ours) != len(theirs):
-            raise ValueError(f"row {row + 1}: {len(ours)} predicted tags for {len(theirs)} words, but each word needs one.")
-        found, wanted = set(spans_of(ours)), set(spans_of(theirs))
-        for place, spans in enumerate((found & wanted, found, wanted)):
+    for row, (predicted, gold) in enumerate(zip(predictions, tags, strict=True)):
+        if len(predicted) != len(gold):
+            raise ValueError(f"row {row + 1}: {len(predicted)} predicted tags for {len(gold)} words, but each word needs one.")
+        predicted, gold = set(spans_of(predicted)), set(spans_of(gold))
+        for column, spans in enumerate((predicted & gold, predicted, gold)):
             for _, _, kind in spans:
-                counts.setdefault((row, kind), [0, 0, 0])[place] += 1
+                counts.setdefault((row, kind), [0, 0, 0])[column] += 1
     keys = pd.DataFrame(list(counts), columns=["row", "type"])
     values = np.array(list(counts.values()), dtype="int64").reshape(-1, 3)
-    return keys.assign(right=values[:, 0], found=values[:, 1], wanted=values[:, 2])
+    return keys.assign(**dict(zip(COUNTS, values.T, strict=True)))
 
 
-def precision_recall_f1(right: np.ndarray, found: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return precision, recall and F1 from counts; 0 where nothing was found or wanted, as conlleval has it."""
+def precision_recall_f1(tp: np.ndarray, num_predicted: np.ndarray, num_gold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall and F1 from counts; 0 where nothing is predicted or in the data, as conlleval has it."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall, f1 = np.divide(right, found), np.divide(right, wanted), np.divide(2 * right, found + wanted)
+        precision, recall = np.divide(tp, num_predicted), np.divide(tp, num_gold)
+        f1 = np.divide(2 * np.asarray(tp), np.asarray(num_predicted) + num_gold)
     return np.nan_to_num(precision), np.nan_to_num(recall), np.nan_to_num(f1)
 
 
@@ -66,20 +71,25 @@ def tag_table(
     Reference:
         Tjong Kim Sang and De Meulder (2003), "Introduction to the CoNLL-2003 Shared Task", arXiv:cs/0306050 (the script conlleval).
     """
-    counts = np.zeros((len(tags), 5), dtype="int64")  # right, found, wanted, right words, words
     entities = span_counts(tags, predictions)
-    np.add.at(counts[:, :3], entities["row"].to_numpy(dtype="int64"), entities[["right", "found", "wanted"]].to_numpy())
-    counts[:, 3] = [sum(a == b for a, b in zip(ours, theirs, strict=True)) for ours, theirs in zip(predictions, tags, strict=True)]
+    counts = np.zeros((len(tags), 5), dtype="int64")  # COUNTS, words with the right tag, words
+    np.add.at(counts[:, :3], entities["row"].to_numpy(dtype="int64"), entities[list(COUNTS)].to_numpy())
+    counts[:, 3] = [sum(a == b for a, b in zip(*pair, strict=True)) for pair in zip(predictions, tags, strict=True)]
     counts[:, 4] = [len(sentence) for sentence in tags]
-    # Sentences with the same counts are one kind: to draw sentences is to draw kinds, of which there are few.
-    kinds, sizes = np.unique(counts, axis=0, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(counts), sizes / len(counts), size=num_samples)
-    right, found, wanted, right_words, words = (np.concatenate([sizes[None], drawn]) @ kinds).T
-    precision, recall, f1 = precision_recall_f1(right, found, wanted)
-    scores = np.stack([f1, precision, recall, right_words / words])
-    low, high = np.quantile(scores[:, 1:], [0.025, 0.975], axis=1)
+
+    def scores(sums: np.ndarray) -> tuple[float, float, float, float]:
+        precision, recall, f1 = precision_recall_f1(*sums[:3])
+        return f1, precision, recall, sums[3] / sums[4]
+
     names = ["entity_f1", "entity_precision", "entity_recall", "accuracy"]
-    return pd.DataFrame({"metric": names, "value": scores[:, 0], "ci_low": low, "ci_high": high})
+    return bootstrap_table(names, scores, counts, num_samples=num_samples, seed=seed)
+
+
+def entity_table(tags: Sequence[Sequence[str]], predictions: Sequence[Sequence[str]]) -> pd.DataFrame:
+    """Return columns type, precision, recall, f1 and rows (entities of that type in the data), sorted by type."""
+    counts = span_counts(tags, predictions).groupby("type")[list(COUNTS)].sum()
+    precision, recall, f1 = precision_recall_f1(*counts.to_numpy().T)
+    return pd.DataFrame({"type": counts.index, "precision": precision, "recall": recall, "f1": f1, "rows": counts["num_gold"].to_numpy()})
 
 
 def legal_tags(scores: Sequence[np.ndarray], labels: Sequence[str]) -> list[np.ndarray]:
@@ -90,7 +100,7 @@ def legal_tags(scores: Sequence[np.ndarray], labels: Sequence[str]) -> list[np.n
         labels: The tags in the order of the scores, with a B-X for each I-X.
 
     Returns:
-        Places in `labels`, one a word: no I-X stands anywhere but behind a B-X or I-X.
+        Indices into `labels`, one a word, int64: an I-X follows a B-X or I-X only.
     """
     moves = np.array([[0.0 if _may_follow(after, before) else -np.inf for after in labels] for before in labels])
     first = np.array([0.0 if _may_follow(label, "O") else -np.inf for label in labels])
@@ -121,14 +131,14 @@ def _best_paths(scores: list[np.ndarray], first: np.ndarray, moves: np.ndarray) 
         padded[: len(values), row] = values
     total = first + padded[0] if longest else np.zeros((len(scores), num_tags))
     came_from = np.tile(np.arange(num_tags), (longest, len(scores), 1))  # behind the end: from itself
-    for place in range(1, longest):
-        live = (place < lengths)[:, None]
+    for i in range(1, longest):
+        live = (i < lengths)[:, None]
         ways = total[:, :, None] + moves
-        came_from[place] = np.where(live, ways.argmax(axis=1), came_from[place])
-        total = np.where(live, ways.max(axis=1) + padded[place], total)
+        came_from[i] = np.where(live, ways.argmax(axis=1), came_from[i])
+        total = np.where(live, ways.max(axis=1) + padded[i], total)
     path = np.zeros((longest, len(scores)), dtype="int64")
     tag, rows = total.argmax(axis=1), np.arange(len(scores))
-    for place in reversed(range(longest)):
-        path[place] = tag
-        tag = came_from[place, rows, tag]
+    for i in reversed(range(longest)):
+        path[i] = tag
+        tag = came_from[i, rows, tag]
     return [path[:length, row] for row, length in enumerate(lengths)]

@@ -11,7 +11,7 @@ from slm_helpers._backend import keras
 from slm_helpers.data.schema import check_tags
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.intent_slot import frame_table
-from slm_helpers.metrics.tagging import precision_recall_f1, span_counts, spans_of
+from slm_helpers.metrics.tagging import entity_table, spans_of
 from slm_helpers.models.registry import shared_shape, start_from
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.models.taggers import build_commander
@@ -30,9 +30,6 @@ COLUMNS = ("tokens", "tags", "intent")
 
 
 PREDICT_COLUMNS = ("tokens",)
-
-
-_COUNTS = ["right", "found", "wanted"]
 
 
 _TAG_SHARES, _INTENT_SHARES = (0.6, 2.0), (0.7, 2.0)  # of network and linear model where there is no valid part to tell
@@ -243,9 +240,7 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
     right = pd.DataFrame({"intent": frame["intent"].to_numpy(), "right": [a == b for (a, _), (b, _) in zip(wanted, found, strict=True)]})
     intents = right.groupby("intent")["right"].agg(["mean", "size"]).reset_index()
     intents.columns = ["intent", "accuracy", "rows"]
-    counts = span_counts(*([tags.split(" ") for _, tags in frames] for frames in (wanted, found))).groupby("type")[_COUNTS].sum()
-    precision, recall, f1 = precision_recall_f1(*counts.to_numpy().T)
-    slots = pd.DataFrame({"type": counts.index, "precision": precision, "recall": recall, "f1": f1, "rows": counts["wanted"].to_numpy()})
+    slots = entity_table(*([tags.split(" ") for _, tags in frames] for frames in (wanted, found)))
     return Evaluation(rows=len(frame), metrics=frame_table(wanted, found), tables={"intents": intents, "slots": slots})
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from slm_helpers._backend import keras
 from slm_helpers.generation.generator import TextGenerator
+from slm_helpers.metrics.intervals import ratio_interval
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.registry import BUILDERS
 from slm_helpers.models.saved import SavedModel
@@ -88,20 +89,6 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
     }
     rows = [(name, *(float(of(value)) for value in ratio_interval(nats, size))) for name, (size, of) in sizes.items()]
     return Evaluation(rows=len(texts), metrics=pd.DataFrame(rows, columns=["metric", "value", "ci_low", "ci_high"]))
-
-
-def ratio_interval(amounts: np.ndarray, sizes: np.ndarray, *, num_samples: int = 1000, seed: int = 42) -> tuple[float, float, float]:
-    """Return sum(amounts) / sum(sizes), one of each a text, and its 95 % bootstrap interval over texts."""
-    amounts, sizes = np.asarray(amounts, dtype="float64"), np.asarray(sizes, dtype="float64")
-    if not len(sizes) or not sizes.sum():
-        raise ValueError("There is no text to score.")
-    rng = np.random.default_rng(seed)
-    ratios = []
-    for _ in range(num_samples):  # one draw at a time: all of them would not fit into memory for many texts
-        drawn = rng.integers(0, len(sizes), len(sizes))
-        ratios.append(amounts[drawn].sum() / sizes[drawn].sum())
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(amounts.sum() / sizes.sum()), float(low), float(high)
 
 
 def _for_little_text(ids: dict[str, np.ndarray], given: TrainConfig) -> TrainConfig:

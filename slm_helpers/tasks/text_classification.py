@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm_helpers.data.schema import check_labels
-from slm_helpers.metrics.classification import confusion_counts, fit_temperature, scores_from_confusion
+from slm_helpers.metrics.classification import class_table, confusion_table, fit_temperature, score_table
 from slm_helpers.tasks.base import Evaluation, Task, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_ngrams, num_buckets_for
 from slm_helpers.training.config import TrainConfig
@@ -131,8 +131,9 @@ class TextClassifier(ClassifierMixin, Task):
                 f"{', '.join(names[:10])}{' ...' if len(names) > 10 else ''}. Correct its spelling or leave such rows out."
             )
         probs = text_probs(self.saved_, frame["text"].tolist())
-        counts = confusion_counts(labels.map(names.index), probs.argmax(axis=1), num_classes=len(names))
-        return Evaluation(rows=len(frame), metrics=scores_from_confusion(counts), tables=_tables(counts, names))
+        predictions = np.array(names, dtype=object)[probs.argmax(axis=1)]
+        tables = {"classes": class_table(labels, predictions, names), "confusion": confusion_table(labels, predictions, names)}
+        return Evaluation(rows=len(frame), metrics=score_table(labels, predictions), tables=tables)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the accuracy."""
@@ -255,18 +256,6 @@ def _no_history() -> pd.DataFrame:
     from slm_helpers.training.finetune import HISTORY_COLUMNS
 
     return pd.DataFrame(columns=list(HISTORY_COLUMNS))
-
-
-def _tables(counts: np.ndarray, labels: list[str]) -> dict[str, pd.DataFrame]:
-    """Return the tables classes and confusion of a confusion matrix, shape (num_classes, num_classes)."""
-    tp, num_gold, num_predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall, f1 = (np.nan_to_num(part) for part in (tp / num_predicted, tp / num_gold, 2 * tp / (num_gold + num_predicted)))
-    cells, names = np.argwhere(counts), np.array(labels, dtype=object)
-    return {
-        "classes": pd.DataFrame({"label": labels, "precision": precision, "recall": recall, "f1": f1, "rows": num_gold}),
-        "confusion": pd.DataFrame({"label": names[cells[:, 0]], "prediction": names[cells[:, 1]], "rows": counts[tuple(cells.T)]}),
-    }
 
 
 # For notebooks that are not on the class yet.

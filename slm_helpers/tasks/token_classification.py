@@ -9,7 +9,7 @@ from typing import Any
 from slm_helpers._backend import keras
 from slm_helpers.data.schema import check_tags
 from slm_helpers.metrics.classification import fit_temperature
-from slm_helpers.metrics.tagging import legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
+from slm_helpers.metrics.tagging import COUNTS, entity_table, legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
 from slm_helpers.models.registry import shared_shape, start_from
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.models.taggers import build_tagger
@@ -26,7 +26,6 @@ import pandas as pd
 
 COLUMNS = ("tokens", "tags")
 PREDICT_COLUMNS = ("tokens",)
-_COUNTS = ["right", "found", "wanted"]
 SCRATCH = {"embedding_dim": 128, "units": 192, "head_units": 128}  # of a network without a base: few rows do not fill a larger one
 _MIN_STEPS = 600  # where rows are few, batches are smaller (8 rows at least), so that about so many steps are made
 _MIN_ENTITIES = 200  # in valid, below which the best caution would be chance
@@ -153,10 +152,7 @@ def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
     check_known_tags(frame["tags"], saved.labels, "row", "is unknown to this model, which knows")
     tags = [row.split(" ") for row in frame["tags"]]
     found = [[saved.labels[code] for code in codes] for codes, _ in _best(saved, frame["tokens"])]
-    counts = span_counts(tags, found).groupby("type")[_COUNTS].sum()
-    precision, recall, f1 = precision_recall_f1(*counts.to_numpy().T)
-    entities = pd.DataFrame({"type": counts.index, "precision": precision, "recall": recall, "f1": f1, "rows": counts["wanted"].to_numpy()})
-    return Evaluation(rows=len(frame), metrics=tag_table(tags, found), tables={"entities": entities})
+    return Evaluation(rows=len(frame), metrics=tag_table(tags, found), tables={"entities": entity_table(tags, found)})
 
 
 def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
@@ -232,8 +228,8 @@ def _best_caution(scores: Sequence[np.ndarray], codes: Sequence[np.ndarray], lab
         return 0.0
 
     def f1(caution: float) -> float:
-        right, found, wanted = span_counts(tags, [names[row] for row in _decoded(scores, labels, caution)])[_COUNTS].sum()
-        return 2 * right / max(1, found + wanted)
+        counts = span_counts(tags, [names[row] for row in _decoded(scores, labels, caution)])[list(COUNTS)].sum()
+        return float(precision_recall_f1(*counts)[2])
 
     return max(_CAUTION, key=f1)
 

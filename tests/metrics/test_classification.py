@@ -1,72 +1,19 @@
 """Scores against values worked out by hand, and intervals that hold what they promise."""
 
-from slm_helpers.metrics.classification import accuracy, confusion_counts, macro_f1, macro_recall, score_table, scores_from_confusion
+from slm_helpers.metrics.classification import (
+    accuracy,
+    calibration_error,
+    class_table,
+    confusion_table,
+    macro_f1,
+    macro_recall,
+    score_table,
+)
 from slm_helpers.metrics.intervals import bootstrap_interval
-from slm_helpers.metrics.language_model import bits_per_byte, bits_per_char, loss_nats, perplexity, token_losses
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, recall_score
-
-
-def test_uniform_logits_have_perplexity_of_vocab_size():
-    logits, targets = np.zeros((2, 5, 7)), np.ones((2, 5), dtype="int32")
-    assert perplexity(logits, targets) == pytest.approx(7.0)
-    assert loss_nats(logits, targets) == pytest.approx(np.log(7))
-
-
-def test_losses_equal_those_worked_out_by_hand():
-    # Softmax of log 1, log 2, log 5 is 1/8, 2/8, 5/8, and adding a constant to the scores changes nothing.
-    logits = np.log([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]) + np.array([[0.0], [1000.0]])
-    np.testing.assert_allclose(token_losses(logits, np.array([0, 2])), [np.log(8), np.log(8 / 5)])
-    # At temperature 1/2 the odds are 1 : 4 : 25.
-    np.testing.assert_allclose(token_losses(logits, np.array([0, 2]), temperature=0.5), [np.log(30), np.log(30 / 25)])
-    assert loss_nats(logits, np.array([0, 2])) == pytest.approx((np.log(8) + np.log(8 / 5)) / 2)
-    assert perplexity(logits, np.array([0, 2])) == pytest.approx(8 / np.sqrt(5))
-
-
-def test_losses_of_more_rows_than_a_block_holds_are_those_of_each_row():
-    rng = np.random.default_rng(0)
-    logits, targets = rng.normal(size=(9, 40, 1000)).astype("float32"), rng.integers(0, 1000, (9, 40))
-    each = [
-        [token_losses(row, target) for row, target in zip(rows, right, strict=True)] for rows, right in zip(logits, targets, strict=True)
-    ]
-    np.testing.assert_allclose(token_losses(logits, targets), each)
-
-
-def test_extreme_logits_stay_finite():
-    logits = np.array([[1e4, -1e4], [-1e4, 1e4]], dtype="float32")
-    np.testing.assert_allclose(token_losses(logits, np.array([0, 0])), [0.0, 2e4])
-
-
-def test_masked_targets_do_not_count():
-    logits = np.log([[[1.0, 1.0], [1.0, 3.0], [9.0, 1.0]]])
-    targets = np.array([[0, 1, 1]])
-    mask = np.array([[1, 1, 0]])
-    expected = (np.log(2) + np.log(4 / 3)) / 2
-    assert loss_nats(logits, targets, mask=mask) == pytest.approx(expected)
-    assert loss_nats(logits, targets) == pytest.approx((np.log(2) + np.log(4 / 3) + np.log(10)) / 3)
-    garbage = logits.copy()
-    garbage[0, 2] = [1e6, -1e6]
-    assert loss_nats(garbage, targets, mask=mask) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="mask leaves no target"):
-        loss_nats(logits, targets, mask=np.zeros((1, 3)))
-
-
-def test_shapes_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"logits have shape \(2, 5, 7\) and targets \(2, 4\).*need shape \(2, 5\)"):
-        loss_nats(np.zeros((2, 5, 7)), np.zeros((2, 4), dtype=int))
-
-
-def test_bits_are_nats_over_log_two_and_units():
-    assert bits_per_char(12 * np.log(2), "abcd") == pytest.approx(3.0)
-    assert bits_per_char(12 * np.log(2), "aé中🙂") == pytest.approx(3.0)
-    assert bits_per_byte(12 * np.log(2), "abcd") == pytest.approx(3.0)
-    assert bits_per_byte(12 * np.log(2), "aé中🙂") == pytest.approx(1.2)  # 1 + 2 + 3 + 4 bytes
-    for bits in (bits_per_char, bits_per_byte):
-        with pytest.raises(ValueError, match="The text is empty"):
-            bits(1.0, "")
-
 
 # Six of one class, two of another, one of a third. By hand: "a" has precision 5/6 and recall 5/6, "b" 1/3 and 1/2, "c" is missed.
 LABELS = ["a", "a", "a", "a", "a", "a", "b", "b", "c"]
@@ -102,47 +49,6 @@ def test_labels_and_predictions_of_other_lengths_are_refused(score):
         score([], [])
 
 
-def test_a_bootstrap_interval_is_seeded_and_narrows_with_more_rows():
-    values = np.random.default_rng(3).normal(5.0, 2.0, 400)
-    interval = bootstrap_interval(np.mean, values, seed=1)
-    assert bootstrap_interval(np.mean, values, seed=1) == interval
-    assert bootstrap_interval(np.mean, values, seed=2) != interval
-    low, high = interval
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)  # two standard errors each way
-    wide = bootstrap_interval(np.mean, values[:25], seed=1)
-    assert wide[1] - wide[0] > 2 * (high - low)
-    narrow = bootstrap_interval(np.mean, values, level=0.5, seed=1)
-    assert low < narrow[0] < narrow[1] < high
-
-
-def test_a_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(7)
-    hits = 0
-    for seed in range(100):
-        low, high = bootstrap_interval(np.mean, rng.random(60) < 0.7, num_samples=300, seed=seed)
-        hits += low <= 0.7 <= high
-    assert 86 <= hits <= 100
-
-
-def test_rows_are_resampled_together():
-    labels = np.array([0, 1] * 50)
-    assert bootstrap_interval(accuracy, labels, labels) == (1.0, 1.0)
-    low, high = bootstrap_interval(accuracy, labels, 1 - labels)
-    assert (low, high) == (0.0, 0.0)
-
-
-def test_a_bootstrap_refuses_what_it_cannot_resample():
-    with pytest.raises(ValueError, match=r"lengths \[2, 3\], but must have one length"):
-        bootstrap_interval(accuracy, [1, 2], [1, 2, 3])
-    with pytest.raises(ValueError, match=r"lengths \[0\]"):
-        bootstrap_interval(np.mean, [])
-    with pytest.raises(ValueError, match="level is 95"):
-        bootstrap_interval(np.mean, [1.0], level=95)
-    with pytest.raises(ValueError, match="num_samples is 0"):
-        bootstrap_interval(np.mean, [1.0], num_samples=0)
-
-
 def test_score_table_holds_each_score_with_its_interval():
     table = score_table(LABELS * 10, PREDICTIONS * 10).set_index("metric")
     assert table.index.tolist() == ["accuracy", "macro_f1", "macro_recall"]
@@ -155,9 +61,24 @@ def test_score_table_holds_each_score_with_its_interval():
         assert table.loc[score.__name__, ["ci_low", "ci_high"]].tolist() == pytest.approx(interval, abs=0.03)
 
 
-def test_confusion_counts_have_the_labels_in_rows():
-    counts = confusion_counts([0, 0, 1, 2], [0, 1, 1, 0], num_classes=4)
-    assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
-    values = scores_from_confusion(counts).set_index("metric")["value"]
-    assert values["accuracy"] == 0.5
-    assert values["macro_recall"] == pytest.approx((0.5 + 1 + 0) / 3)  # the fourth class never occurs and does not count
+def test_class_and_confusion_tables_by_hand():
+    table = class_table(LABELS, PREDICTIONS, ["b", "a", "c", "d"])  # in the order asked for; d never occurs
+    assert table["label"].tolist() == ["b", "a", "c", "d"]
+    np.testing.assert_allclose(table["precision"], [1 / 3, 5 / 6, 0, 0])
+    np.testing.assert_allclose(table["recall"], [1 / 2, 5 / 6, 0, 0])
+    np.testing.assert_allclose(table["f1"], [2 / 5, 5 / 6, 0, 0])
+    assert table["rows"].tolist() == [2, 6, 1, 0]
+    confusion = confusion_table(LABELS, PREDICTIONS, ["a", "b", "c"])
+    assert confusion.to_numpy().tolist() == [["a", "a", 5], ["a", "b", 1], ["b", "a", 1], ["b", "b", 1], ["c", "b", 1]]
+
+
+def test_the_calibration_error_weighs_bins_by_their_rows():
+    # Three bins of 2, 1 and 1 rows, gaps 0.1, 0.2 and 0.3: not their plain mean, 0.2.
+    confidence, correct = [0.3, 0.5, 0.8, 0.7], [0, 1, 1, 1]
+    assert calibration_error(confidence, correct, num_bins=3) == pytest.approx((2 * 0.1 + 0.3 + 0.2) / 4)
+    assert calibration_error(np.array(confidence), np.array(correct, dtype=bool), num_bins=3) == pytest.approx(0.175)
+    assert calibration_error([1.0, 0.0], [1, 0]) == 0  # fewer rows than bins
+    with pytest.raises(ValueError, match="1 labels and 2 predictions"):
+        calibration_error([0.5], [1, 0])
+    with pytest.raises(ValueError, match="There are 0"):
+        calibration_error([], [])

@@ -146,15 +146,6 @@ def test_a_command_of_5000_words_is_read_in_pieces(toy):
     assert len(tags) == 5000 and tags.count("B-duration") > 1000 and 0 <= confidence <= 1
 
 
-def test_scores_of_frames_by_hand():
-    wanted = [("a", "B-x I-x O"), ("b", "O O"), ("b", "B-y O"), ("a", "O")]
-    found = [("a", "B-x I-x O"), ("a", "O O"), ("b", "B-x O"), ("a", "O")]
-    values = command.frame_table(wanted, found).set_index("metric")["value"]
-    assert values.to_dict() == pytest.approx(
-        {"intent_accuracy": 3 / 4, "slot_f1": 2 / 4, "frame_accuracy": 2 / 4, "slot_precision": 1 / 2, "slot_recall": 1 / 2}
-    )
-
-
 def test_an_intent_that_train_lacks_counts_as_wrong_and_is_said(toy):
     odd = toy_rows(8).assign(intent=["dance", *toy_rows(8)["intent"][1:]])
     with pytest.warns(UserWarning, match=r"1 command\(s\) have an intent that train lacks \(dance\)"):

@@ -129,16 +129,5 @@ def test_too_little_text_is_refused_by_name(base):
         lm.train(pd.DataFrame({"text": ["a"], "split": ["valid"]}), base=base, config=QUICK)
 
 
-def test_interval_of_a_ratio_holds_it_and_shrinks_with_more_texts():
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(50, 150, 400)
-    amounts = sizes * rng.normal(2.0, 0.3, 400)
-    few, many = (lm.ratio_interval(amounts[:n], sizes[:n]) for n in (20, 400))
-    assert few[1] < few[0] < few[2] and many[1] < 2.0 < many[2]
-    assert many[2] - many[1] < (few[2] - few[1]) / 2
-    with pytest.raises(ValueError, match="no text"):
-        lm.ratio_interval(np.array([]), np.array([]))
-
-
 def test_bundled_stories_have_the_columns_of_the_task():
     assert set(lm.COLUMNS) <= set(load_dataset("stories"))
