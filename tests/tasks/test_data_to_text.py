@@ -2,18 +2,15 @@
 
 import json
 
-from slm_helpers.baselines.data_to_text import NearestRecord, TemplateWriter
 from slm_helpers.cli import main
 from slm_helpers.data import results
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.generation.constrained import PlaceholderGuide
-from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
-from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import load_model, save_model
 from slm_helpers.recipes import public_data_to_text as public_writing
 from slm_helpers.recipes import public_results as public
 from slm_helpers.tasks import data_to_text as write
-from slm_helpers.text.records import delexicalise, fill, invented_terms, missing_values, parse_facts, states
+from slm_helpers.text.records import delexicalise, missing_values, parse_facts
 from slm_helpers.training.config import TrainConfig
 
 import numpy as np
@@ -44,91 +41,6 @@ def writer():
         saved, history = write.train(toy_records(), base=None, config=FAST, dropout=0.0)
     assert history["loss_nats"].iloc[-1] < history["loss_nats"].iloc[0]
     return saved
-
-
-def test_a_record_is_read_from_text_dictionary_and_triples():
-    record = parse_facts(LAMP, {"price": "p"})
-    assert record.names == ("name", "type", "price") and record.contents == ("Aurora", "desk lamp", "20 euros")
-    assert record.letters == ("A", "B", "p")
-    assert parse_facts({"opening hours": "8.30: always"}) == parse_facts("opening hours: 8.30: always")
-    triples = parse_facts('Alan Bean : crew member of : Apollo 12 | Apollo 12 : operator : "NASA"')
-    assert triples.contents == ("Alan Bean", "Apollo 12", "NASA") and triples.names == ("subject", "crew member of", "operator")
-    assert triples.relations == ("#A crew member of #B", "#B operator #C")
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [("", "no facts"), (" | ", "no facts"), ({}, "no facts"), ("Aurora", "'Aurora' is no fact"), ("name: ", "is no fact"),
-     ("name: A | name: B", "'name' stands twice"), ("a: b | c : d : e", "mixes"),
-     (" | ".join(f"fact {n}: {n}" for n in range(27)), "27 values, but at most 26")],
-)  # fmt: skip
-def test_what_is_no_record_is_refused(source, message):
-    with pytest.raises(ValueError, match=message):
-        parse_facts(source)
-
-
-def test_values_are_found_as_whole_words_only():
-    assert states("Costs 20\n EUROS.", "20 euros") and not states("Costs 120 euros.", "20 euros") and not states("plums", "plum")
-    assert states("for £20-25 a head", "£20-25") and states("(Café Rouge)", "café rouge")
-
-
-def test_placeholders_go_in_and_out():
-    record = parse_facts("type: umbrella | price: 20 euros | note: 2 euros | club: eu club")
-    text = "An umbrella for 20 euros. Umbrella, a eu club, 2 euros."
-    assert delexicalise(text, record) == "A #A for #B. #A, a #D, #C."
-    assert fill(delexicalise(text, record), record) == text
-    assert delexicalise("A lamp, 20 euros", record, copied=[True, False, True, True]) == "A lamp, 20 euros"
-    assert fill("#E and a #A", record) == "#E and an umbrella"
-    for value, article in {
-        "hourglass": "an",
-        "unicycle": "a",
-        "8 am walk": "an",
-        "18 km run": "an",
-        "1800 m run": "a",
-        "one-off": "a",
-    }.items():
-        assert fill("See a #A", parse_facts({"walk": value})) == f"See {article} {value}"
-
-
-def test_bundled_texts_come_back_whole_and_have_hardly_an_error():
-    frame = load_dataset("fact_records")
-    records = [parse_facts(source) for source in frame["source"]]
-    assert [fill(delexicalise(t, r), r) for t, r in zip(frame["target"], records, strict=True)] == frame["target"].tolist()
-    counts = count_slot_errors(frame["target"].tolist(), records)
-    assert counts[:, 0].sum() == 0 and counts[:, 1].sum() / counts[:, 2].sum() < 0.005
-
-
-def test_errors_are_counted_by_hand():
-    record = parse_facts(LAMP)
-    assert missing_values("The Aurora costs 30 euros.", record) == ["desk lamp", "20 euros"]
-    assert invented_terms("The Aurora costs 30 euros.", record) == ["30"]
-    assert invented_terms("Desk lamp Aurora by Lumo, 20 euros, on Mondays. Buy it! I did. #D", record) == ["#D", "Lumo", "Mondays"]
-    counts = count_slot_errors(["Aurora, a desk lamp, 20 euros.", "The Aurora costs 30 euros."], [record, record])
-    assert counts.tolist() == [[0, 0, 3], [2, 1, 3]]
-    table = slot_error_table(counts).set_index("metric")
-    assert table["value"].round(3).tolist() == [0.5, 0.333, 0.167]
-    assert table.loc["slot_error_rate", ["ci_low", "ci_high"]].tolist() == [0.0, 1.0]
-
-
-def test_several_right_texts_count_as_sacrebleu_counts_them():
-    from sacrebleu.metrics import BLEU, CHRF
-
-    right = [["the cat sat on the mat", "a cat was on the mat"], ["a dog barked at me"]]
-    found = ["a cat sat on the mat", "the dog barked at me"]
-    streams = [[texts[0] for texts in right], [texts[-1] for texts in right]]
-    table = translation_table(right, found, num_samples=5).set_index("metric")["value"]
-    assert table["bleu"] == pytest.approx(BLEU(force=True).corpus_score(found, streams).score)
-    assert table["chrf"] == pytest.approx(CHRF().corpus_score(found, streams).score)
-
-
-def test_baselines_fill_in_the_facts():
-    template = TemplateWriter({"price": "for {}"}, frames={"gay": ("Look!", "Buy it!")})
-    assert template.predict([f"{LAMP} | age: 3 years"], ["gay"]) == ["Look! Aurora is a desk lamp for 20 euros. Age: 3 years. Buy it!"]
-    assert template.predict(['Alan Bean : crewMember : "Apollo 12"']) == ["The crew member of Alan Bean is Apollo 12."]
-    nearest = NearestRecord().fit([LAMP, "name: X | date: Monday"], ["Aurora: a desk lamp, 20 euros.", "X is on Monday."])
-    assert nearest.predict(["name: Bo | type: oil stove | price: 9 euros"]) == ["Bo: an oil stove, 9 euros."]
-    assert nearest.predict(["name: Bo | type: oil stove | weight: 2 kg"]) == ["Bo: an oil stove, 2 kg."]
-    assert nearest.predict(["name: Bo | type: oil stove"]) == ["Bo: an oil stove,."]
 
 
 def test_it_states_the_facts_of_records_it_has_not_seen(writer):
@@ -261,24 +173,6 @@ def test_from_files_to_texts(tmp_path, capsys, monkeypatch):
     pd.DataFrame({"facts": ["colour: red"], "voice": ["gay"]}).to_csv(tmp_path / "new.csv", index=False)
     capsys.readouterr()
     assert main(order) == 2 and "the fact 'colour' never stands in train" in capsys.readouterr().err
-
-
-def test_restaurants_are_checked_by_what_is_said_of_each_fact():
-    record = parse_facts(
-        "name: The Mill | eatType: pub | food: Fast food | priceRange: less than £20 | customer rating: 1 out of 5 | area: city centre | "
-        "familyFriendly: no | near: Café Rouge"
-    )
-    right = "The Mill, a pub near Café Rouge in the centre of the city, has cheap fast food, one star, and is not for children."
-    assert public_writing.check_restaurant(right, record) == (0, 0)
-    assert public_writing.check_restaurant(right.replace("not for", "good for"), record) == (1, 0)
-    assert public_writing.check_restaurant(right.replace("centre of the city", "riverside"), record) == (1, 0)
-    assert public_writing.check_restaurant("The Mill is near Café Rouge.", record) == (6, 0)
-    less = parse_facts("name: The Mill | eatType: pub")
-    assert public_writing.check_restaurant("The Mill is a family friendly pub by the river with Chinese food.", less) == (0, 3)
-    assert public_writing.check_restaurant(public_writing.RestaurantTemplate().predict(
-        ["name: The Mill | eatType: pub | food: Indian | priceRange: high | customer rating: low | familyFriendly: yes"])[0],
-        parse_facts("name: The Mill | eatType: pub | food: Indian | priceRange: high | customer rating: low | familyFriendly: yes"),
-    ) == (0, 0)  # fmt: skip
 
 
 def test_a_public_set_is_measured_once(monkeypatch, tmp_path, capsys, writer):

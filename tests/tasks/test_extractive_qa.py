@@ -4,20 +4,15 @@ import csv
 import dataclasses
 import json
 
-from slm_helpers.baselines.extractive_qa import NearestQuestion, SpanBaseline
 from slm_helpers.cli import main
-from slm_helpers.data import results
-from slm_helpers.metrics.intervals import bootstrap_interval, mean_interval
-from slm_helpers.metrics.question_answering import exact_matches, normalise_answer, token_f1_scores
+from slm_helpers.metrics.question_answering import exact_matches
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.reader import build_reader, make_reader_head
 from slm_helpers.models.saved import SavedModel, load_model, save_model
-from slm_helpers.recipes import train_reader
 from slm_helpers.tasks import extractive_qa as answer
 from slm_helpers.tasks import reading, spans
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.text.tokenizers import train_bpe_tokenizer, train_char_tokenizer
-from slm_helpers.text.words import overlap_features, split_words
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples, run_rows
@@ -90,50 +85,7 @@ def reader_rows(lengths: list[int]) -> dict[str, list[np.ndarray]]:
 # Scores
 
 
-def test_answers_are_compared_as_in_squad():
-    assert normalise_answer("The  Old Man, and an 'Elephant'!") == "old man and elephant"
-    assert exact_matches(["the North Sea", "Paris", "", "a"], ["North Sea.", "London", "", "Rome"]).tolist() == [1, 0, 1, 0]
-    # 2 of the 3 words of the answer, and 2 of the 2 of the prediction: precision 1, recall 2/3.
-    found = token_f1_scores(["cold North Sea", "Paris", "", "", "one one two"], ["the North Sea", "London", "", "Rome", "one"])
-    np.testing.assert_allclose(found, [0.8, 0, 1, 0, 0.5])
-
-
-def test_the_interval_of_a_mean_agrees_with_the_plain_bootstrap():
-    values = np.random.default_rng(0).choice([0.0, 0.5, 1.0], 300)
-    np.testing.assert_allclose(mean_interval(values), bootstrap_interval(np.mean, values), atol=0.01)
-    assert mean_interval([1.0, 1.0]) == (1.0, 1.0)
-    with pytest.raises(ValueError, match="no value"):
-        mean_interval([])
-
-
 # Words and places
-
-
-def test_words_stand_where_they_say_with_accents_emoji_marks_and_several_spaces():
-    text = "Naïve  café 🙂 in Ogród (1922–26).\n\nNew cafe\u0301, 日本 नमस्ते"
-    words = split_words(text)
-    assert [text[a:b] for a, b in words.places] == words.forms
-    assert words.forms == [
-        "Naïve",
-        "café",
-        "🙂",
-        "in",
-        "Ogród",
-        "(",
-        "1922",
-        "–",
-        "26",
-        ")",
-        ".",
-        "New",
-        "cafe\u0301",
-        ",",
-        "日",
-        "本",
-        "नमस्ते",
-    ]
-    assert words.sentences.tolist() == [0] * 11 + [1] * 6
-    assert split_words("").forms == [] and split_words("  \n ").forms == []
 
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
@@ -170,15 +122,6 @@ def test_pieces_of_a_long_passage_hold_every_word_and_every_short_span():
         assert all(end - start <= reading.PIECE for start, end in bounds)
         for span in (1, spans.MAX_WORDS):
             assert all(any(a <= i and i + span <= b for a, b in bounds) for i in range(num_words - span + 1))
-
-
-def test_features_tell_the_sentence_that_was_asked_for():
-    passage, question = split_words("A cat slept. The dogs barked at the moon. It rained."), split_words("At what did the dog bark?")
-    found = overlap_features(passage, question, lambda form: 0.1 if form in ("the", "at", "did") else 1.0)
-    assert found.shape == (len(passage.forms), 6) and found.min() >= 0 and found.max() <= 1
-    dogs, cat = passage.forms.index("dogs"), passage.forms.index("cat")
-    assert found[dogs, 1] == 1 and found[dogs, 0] == 0  # the stem, not the form
-    assert found[dogs, 3] == 1 and found[cat, 2] == 0
 
 
 # The network
@@ -427,24 +370,6 @@ def test_answers_that_stand_nowhere_are_left_out_and_counted():
 # Baselines
 
 
-def test_the_span_baseline_answers_from_the_sentence_that_was_asked_for():
-    train, test = passages(150, none=False), passages(40, seed=5, none=False)
-    model = SpanBaseline().fit(*(train[name].tolist() for name in ("context", "question", "answer")))
-    found = model.predict(test["context"].tolist(), test["question"].tolist())
-    assert exact_matches(test["answer"].tolist(), found).mean() > 0.8
-    mixed = passages(150)
-    model = SpanBaseline().fit(*(mixed[name].tolist() for name in ("context", "question", "answer")))
-    found = model.predict(mixed["context"].tolist(), mixed["question"].tolist())
-    assert "" in found and exact_matches(mixed["answer"].tolist(), found).mean() > 0.7
-    with pytest.raises(ValueError, match="nothing to learn from"):
-        SpanBaseline().fit(["A cat."], ["Who?"], [""])
-
-
-def test_the_nearest_question_lends_its_answer():
-    model = NearestQuestion().fit(["What is the capital of France?", "What is the capital of Peru?"], ["Paris", "Lima"])
-    assert model.predict(["Tell me Peru's capital!", "the French capital, France"]) == ["Lima", "Paris"]
-
-
 # From files to predictions
 
 
@@ -534,28 +459,3 @@ def test_saved_model_of_an_older_run_can_go_on(reader):
     frame = passages(32, seed=6).assign(split="train")
     again, _ = answer.train(frame, base=base, config=TrainConfig(epochs=1, batch_size=16, learning_rate=1e-4))
     assert answer.evaluate(again, passages(40, seed=7)).metrics["value"].iloc[0] > 0.7
-
-
-def test_the_public_reader_is_trained_measured_and_written(tmp_path, monkeypatch, capsys):
-    tales = pd.concat([passages(40, seed=seed).assign(split=split) for seed, split in enumerate(("train", "valid", "test"))])
-    tales = tales[tales["answer"] != ""].reset_index(drop=True)
-    articles = pd.DataFrame({"text": ["Title\n" + "The old mill stood by the river and the young miller sang. " * 6] * 4, "split": "train"})
-    sets = {"fairytaleqa": tales.assign(story=["x", "y"] * (len(tales) // 2)), "wikipedia_en": articles}
-    monkeypatch.setattr(train_reader, "load_dataset", lambda name: sets[name].copy())
-    monkeypatch.setattr(train_reader, "load_pretrained", lambda name: small_base())
-    monkeypatch.setattr(train_reader, "NUM_CLOZE", {"wikipedia_en": 6, "fairytaleqa": 6})
-    monkeypatch.setattr(train_reader, "SECOND", dataclasses.replace(train_reader.SECOND, epochs=2))
-    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path / "results")
-    questions = train_reader.load_questions()
-    added = questions[questions["answer"] == ""]
-    assert 3 < len(added) < 30 and set(added["split"]) == {"train", "valid"} and len(questions) == len(tales) + len(added)
-    train_reader.main(["--out", str(tmp_path / "model")])
-    table = results.read_results("public")
-    assert set(table["model"]) == {"slm-reader-en", "log-linear model of spans"} and set(table["dataset"]) == {"fairytaleqa"}
-    saved = load_model(tmp_path / "model", task="answer")
-    assert saved.settings["form"] == "span" and set(saved.metrics) == {"exact_match", "token_f1"}
-    assert "30 more questions chose the pass" in (tmp_path / "model" / "card.md").read_text()
-    frame = passages(16).assign(split="train")
-    again, _ = answer.train(frame, base=saved, config=TrainConfig(epochs=1, batch_size=8, learning_rate=1e-4))
-    assert len(answer.predict(again, frame.to_dict("records"))) == 16
-    assert train_reader.publish(tmp_path / "other") and set(results.read_results("public")["model"]) == set(table["model"])

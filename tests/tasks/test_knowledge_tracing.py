@@ -3,15 +3,12 @@
 import csv
 import json
 
-from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, OverallRate, SkillRates
 from slm_helpers.cli import main
 from slm_helpers.data.attempts import NUM_FEATURES, Learner, find_twin_skills, join_twin_skills, order_attempts
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.simulated import practise, simulate_students
-from slm_helpers.metrics.ranking import auc, auc_difference_interval, auc_interval
 from slm_helpers.models.saved import SavedModel, load_model
 from slm_helpers.models.tracer import build_tracer
-from slm_helpers.recipes import public_tracing
 from slm_helpers.tasks import knowledge_tracing as trace
 from slm_helpers.tasks.io import load_parts
 from slm_helpers.training.config import TrainConfig
@@ -107,93 +104,7 @@ def test_the_simulation_holds_no_attempt_twice(few):
 # Scores
 
 
-def test_auc_worked_out_by_hand():
-    assert auc([0, 1, 0, 1], [0.1, 0.4, 0.5, 0.9]) == 0.75
-    assert auc([0, 1, 1], [0.5, 0.5, 0.5]) == 0.5
-    assert auc([0, 1, 1], [0.5, 0.5, 0.7]) == 0.75
-    with pytest.raises(ValueError, match="both kinds"):
-        auc([1, 1], [0.2, 0.3])
-
-
-def test_auc_agrees_with_scikit_learn_with_and_without_weights():
-    from sklearn.metrics import roc_auc_score
-
-    rng = np.random.default_rng(0)
-    labels, scores = rng.integers(0, 2, 300), rng.integers(0, 20, 300) / 20
-    assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores))
-    low, high = auc_interval(labels, scores, np.arange(300))
-    draws = [rng.integers(0, 300, 300) for _ in range(400)]
-    values = np.quantile([roc_auc_score(labels[pick], scores[pick]) for pick in draws], [0.025, 0.975])
-    assert (low, high) == pytest.approx(values, abs=0.02)
-
-
-def test_intervals_draw_students_and_not_rows():
-    rng = np.random.default_rng(1)
-    labels, scores = rng.integers(0, 2, 40), rng.random(40)
-    many = [np.tile(part, 25) for part in (labels, scores, np.arange(40))]
-    rows = auc_interval(labels, scores, np.arange(40), num_samples=400)
-    assert auc_interval(*many, num_samples=400) == pytest.approx(rows)  # 25 equal rows of a student tell no more than one
-    low, high = auc_difference_interval(labels, scores, scores, np.arange(40), num_samples=50)
-    assert low == high == 0
-
-
 # Baselines
-
-
-def test_filter_of_bayesian_tracing_worked_out_by_hand():
-    model = BayesianTracing()
-    model.skills, model._values = ["a"], np.array([[0.5, 0.2, 0.25, 0.1]])
-    frame = attempts(("x", 0, "a", 1), ("x", 1, "a", 0), ("y", 0, "a", 0))
-    first = 0.5 * 0.9 + 0.5 * 0.25
-    known = 0.45 / first
-    second = known + (1 - known) * 0.2
-    np.testing.assert_allclose(model.predict(frame), [first, second * 0.9 + (1 - second) * 0.25, first])
-    np.testing.assert_allclose(model.mastery(frame), [0.5, second, 0.5])
-    np.testing.assert_allclose(model.knowledge([[(0, 1)], []])[:, 0], [second, 0.5])
-
-
-def test_bayesian_tracing_finds_the_parameters_that_made_the_data():
-    rng = np.random.default_rng(5)
-    truth = {"a": (0.3, 0.2, 0.15, 0.05), "b": (0.7, 0.1, 0.3, 0.15)}
-    rows = []
-    for student in range(1500):
-        for skill, (start, learn, guess, slip) in truth.items():
-            known = rng.random() < start
-            for step in range(8):
-                rows.append((student, step + 8 * (skill == "b"), skill, int(rng.random() < (1 - slip if known else guess))))
-                known = known or rng.random() < learn
-    model = BayesianTracing().fit(order_attempts(attempts(*rows)), num_rounds=60)
-    np.testing.assert_allclose(model.parameters.set_index("skill").loc[list(truth)].to_numpy(), list(truth.values()), atol=0.06)
-    assert (np.diff(model.log_losses) < 1e-3).all() and model.log_losses[-1] < model.log_losses[0]
-
-
-def test_bayesian_tracing_stays_within_bounds_after_long_runs_of_one_answer():
-    answers = [1] * 60 + [0] * 60 + [1] * 5
-    model = BayesianTracing()
-    model.skills, model._values = ["a"], np.array([model.USUAL])
-    frame = attempts(*(("x", step, "a", correct) for step, correct in enumerate(answers)))
-    for probs in (model.predict(frame), model.mastery(frame)):
-        assert ((probs >= 0) & (probs <= 1)).all()
-    fitted = BayesianTracing().fit(frame)
-    assert np.isfinite(fitted.log_losses).all() and ((fitted._values > 0) & (fitted._values < 1)).all()
-
-
-def test_no_baseline_sees_the_answer_it_predicts(few):
-    rows = order_attempts(few[few["student"] == "student-001"])
-    for model in (OverallRate(), SkillRates(), CountRegression(), BayesianTracing()):
-        model.fit(order_attempts(few))
-        changed = rows.assign(correct=np.where(rows.index >= 20, 1 - rows["correct"], rows["correct"]))
-        before, after = model.predict(rows), model.predict(changed)
-        np.testing.assert_allclose(before[:21], after[:21])
-        assert ((before > 0) & (before < 1)).all()
-        if isinstance(model, CountRegression | BayesianTracing):
-            assert np.abs(before[21:] - after[21:]).max() > 0.01
-
-
-def test_baselines_name_a_skill_they_do_not_know(few):
-    model = SkillRates().fit(few)
-    with pytest.raises(ValueError, match="row 1: the skill 'knitting' is unknown to this model, which knows adding fractions, addition"):
-        model.predict(attempts(("x", 0, "knitting", 1)))
 
 
 # The network
@@ -381,24 +292,3 @@ def test_an_oracle_teaches_more_than_chance():
 
 
 # Public results
-
-
-def test_a_public_set_is_measured_once_beside_its_baselines(monkeypatch):
-    frame = simulate_students(30, seed=2)
-    # One attempt at a skill that train lacks, as in assistments2009.
-    strange = frame[frame["split"] == "test"].tail(1).assign(skill="juggling")
-    monkeypatch.setattr(public_tracing, "load_dataset", lambda name: pd.concat([frame, strange], ignore_index=True))
-    options = {"seeds": (1,), "changes": {"epochs": 1}}
-    found = list(public_tracing.measure_tracing("tiny", known=set(), **options))
-    assert [about["model"] for _, about in found] == [*public_tracing.BASELINES, public_tracing.MODEL]
-    for scores, about in found:
-        gains = [f"auc_gain over {model}" for model in public_tracing.BASELINES] if about["model"] == public_tracing.MODEL else []
-        assert scores["metric"].tolist() == ["auc", "accuracy", "bits", *gains]
-        assert (scores["ci_low"] <= scores["value"]).all() and (scores["value"] <= scores["ci_high"]).all()
-        assert about["train_rows"] == (frame["split"] == "train").sum() and about["split"] == "test"
-    scores = {about["model"]: scores.set_index("metric")["value"] for scores, about in found}
-    for model in public_tracing.BASELINES:
-        gain = scores[public_tracing.MODEL][f"auc_gain over {model}"]
-        assert gain == pytest.approx(scores[public_tracing.MODEL]["auc"] - scores[model]["auc"])
-    known = {(about["model"], str(about["seed"])) for _, about in found}
-    assert list(public_tracing.measure_tracing("tiny", known=known, **options)) == []

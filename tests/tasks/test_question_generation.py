@@ -3,7 +3,6 @@
 import csv
 import json
 
-from slm_helpers.baselines.question_generation import MAX_WORDS, asked_sentence, candidate_answers, template_question
 from slm_helpers.cli import main
 from slm_helpers.data import results
 from slm_helpers.generation.sequences import decode_sequences
@@ -12,7 +11,6 @@ from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.layers import CopyScores
 from slm_helpers.models.registry import shared_shape, start_from
 from slm_helpers.models.saved import SavedModel, load_model, save_model
-from slm_helpers.recipes import public_questions
 from slm_helpers.recipes import train_question_generator as train_asker
 from slm_helpers.tasks import question_generation as ask
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
@@ -27,46 +25,6 @@ import pytest
 
 END = 2
 CONTEXT = "The mill stands by the Orr. In 1284 the monks of Wendle built a wooden bridge. It had 12 arches. Mr Finch mends it."
-
-
-@pytest.mark.parametrize(
-    ("answer", "question"),
-    [
-        ("The mill", "What stands by the Orr?"),
-        ("1284", "When the monks of Wendle built a wooden bridge?"),
-        ("a wooden bridge", "In 1284 the monks of Wendle built what?"),
-        ("12 arches", "It had how many arches?"),
-        ("Mr Finch", "Who mends it?"),
-    ],
-)
-def test_a_template_puts_a_question_word_in_the_answers_place(answer, question):
-    assert template_question(CONTEXT, answer, CONTEXT.index(answer)) == question
-
-
-def test_a_template_wants_the_answer_at_its_place():
-    with pytest.raises(ValueError, match="'mill' does not stand at character 0"):
-        template_question(CONTEXT, "mill", 0)
-    with pytest.raises(ValueError, match="does not stand"):
-        template_question(CONTEXT, "", 0)
-
-
-def test_answers_worth_asking_for_are_numbers_then_names():
-    found = candidate_answers(CONTEXT, num_answers=4)
-    assert [answer for answer, _ in found[:2]] == ["1284", "12"]
-    assert {"Orr", "Wendle"} & {answer for answer, _ in found}
-    assert all(CONTEXT[start : start + len(answer)] == answer for answer, start in found)
-
-
-def test_a_question_is_asked_of_the_sentence_of_its_answer_and_of_the_words_around_it_where_that_is_long():
-    row = {"context": CONTEXT, "answer": "12", "answer_start": CONTEXT.index("12 arches")}
-    assert asked_sentence(row) == "It had 12 arches."
-    assert asked_sentence({"context": CONTEXT, "answer": ""}) == CONTEXT
-    words = [f"w{i}" for i in range(5000)]
-    for place in (0, 2500, 4999):
-        long = {"context": " ".join(words), "answer": words[place], "answer_start": " ".join(words).index(words[place])}
-        cut = asked_sentence(long).split()
-        assert len(cut) == MAX_WORDS and words[place] in cut
-    assert asked_sentence({"context": " ".join(words), "answer": ""}).split() == words[:MAX_WORDS]
 
 
 # The network
@@ -324,18 +282,6 @@ def test_a_file_without_answers_asks_of_whole_contexts(tmp_path, capsys):
 # Public sets
 
 
-@pytest.mark.parametrize(
-    ("cut", "written"),
-    [
-        ("the bowl of hygieia is used .", "The bowl of hygieia is used."),
-        ("`` markets , by themselves , fail . ''", '"Markets, by themselves, fail."'),
-        ("it is n't the church 's -lrb- 1890 -rrb- , is it ?", "It isn't the church's (1890), is it?"),
-    ],
-)
-def test_words_that_were_cut_apart_are_put_together_as_written(cut, written):
-    assert train_asker.as_written(cut) == written
-
-
 def test_the_public_writer_is_trained_measured_and_written(toy, tmp_path, monkeypatch):
     _, base, frame = toy
     tales = frame.assign(answer_start=[row["context"].index(row["answer"]) for row in frame.to_dict("records")])
@@ -352,37 +298,3 @@ def test_the_public_writer_is_trained_measured_and_written(toy, tmp_path, monkey
     assert "4 more questions on tales chose the" in (tmp_path / "model" / "card.md").read_text()
     again, _ = ask.train(frame, base=saved, config=TrainConfig(epochs=1))
     assert again.settings["answers"]
-
-
-def test_questions_are_measured_once_on_passages_and_on_sentences(monkeypatch):
-    rows = [
-        {
-            "context": f"It rained. The {animal} sat on the {thing}.",
-            "question": f"What did the {animal} sit on?",
-            "answer": thing,
-            "split": split,
-        }
-        for split, number in (("train", 4), ("valid", 1), ("test", 2))
-        for animal, thing in list(zip(("cat", "owl", "dog", "hen"), ("mat", "wall", "bed", "box"), strict=True))[:number]
-    ]
-    passages = pd.DataFrame(rows).assign(answer_start=[row["context"].rindex(row["answer"]) for row in rows])
-    unanswered = passages.tail(1).assign(answer="", answer_start=-1)
-    sets = {
-        "tales": pd.concat([passages, unanswered], ignore_index=True),
-        "pairs": passages.rename(columns={"context": "source", "question": "target"})[["source", "target", "split"]],
-    }
-    monkeypatch.setattr(public_questions, "load_dataset", sets.__getitem__)
-    options = {"seeds": (1,), "changes": {"epochs": 1}}
-    for name, baselines in {
-        "tales_questions": ["the sentence", "nearest question", "template"],
-        "pairs": ["the sentence", "nearest question"],
-    }.items():
-        found = list(public_questions.measure_questions(name, known=set(), **options))
-        assert [about["model"] for _, about in found] == [*baselines, public_questions.BASE]
-        values = {about["model"]: scores.set_index("metric")["value"] for scores, about in found}
-        assert values["nearest question"]["chrf"] == pytest.approx(100)  # train has the same animals
-        assert all(
-            0 <= score["bleu"] < 100.1 and about["train_rows"] == 4 for score, (_, about) in zip(values.values(), found, strict=True)
-        )
-        known = {(about["model"], str(about["seed"])) for _, about in found}
-        assert list(public_questions.measure_questions(name, known=known, **options)) == []

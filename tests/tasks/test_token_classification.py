@@ -4,16 +4,11 @@ import csv
 import itertools
 import json
 
-from slm_helpers.baselines.tagging import LinearTagger
 from slm_helpers.cli import main
-from slm_helpers.data import results
-from slm_helpers.metrics.intervals import bootstrap_interval
-from slm_helpers.metrics.tagging import legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.layers import ReverseWords, WordMeans, WordSpelling, WordStates
 from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.models.taggers import build_tagger
-from slm_helpers.recipes import public_results as public
 from slm_helpers.tasks import token_classification as tag
 from slm_helpers.text.hashing import NUM_WORD_FEATURES, fit_ngram_table, hash_words, word_features
 from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS, tag_codes
@@ -62,89 +57,11 @@ def small_base(texts, cell: str = "gru") -> SavedModel:
 # Entities
 
 
-@pytest.mark.parametrize(
-    ("tags", "spans"),
-    [
-        ("O O", []),
-        ("B-PER I-PER O B-LOC", [(0, 2, "PER"), (3, 4, "LOC")]),
-        ("B-PER B-PER", [(0, 1, "PER"), (1, 2, "PER")]),
-        ("B-PER B-LOC I-LOC", [(0, 1, "PER"), (1, 3, "LOC")]),
-        ("O I-PER I-PER", [(1, 3, "PER")]),  # conlleval: begins an entity
-        ("B-PER I-LOC I-LOC", [(0, 1, "PER"), (1, 3, "LOC")]),
-        ("B-PER O I-PER", [(0, 1, "PER"), (2, 3, "PER")]),
-        ("I-PER B-PER I-PER", [(0, 1, "PER"), (1, 3, "PER")]),
-        ("B-creative-work I-creative-work", [(0, 2, "creative-work")]),
-    ],
-)
-def test_entities_are_read_as_conlleval_reads_them(tags, spans):
-    assert spans_of(tags.split()) == spans
-
-
-def test_scores_of_entities_by_hand():
-    wanted = ["B-PER I-PER O B-LOC", "B-LOC O", "O O O", "B-ORG I-ORG I-ORG"]
-    found = ["B-PER I-PER O B-LOC", "B-PER O", "O B-LOC O", "B-ORG I-ORG O"]
-    wanted, found = ([row.split() for row in rows] for rows in (wanted, found))
-    # Right: the first PER and LOC. Found: five. Wanted: four. A wrong type and a short one are wrong twice.
-    scores = tag_table(wanted, found).set_index("metric")["value"]
-    assert scores["entity_precision"] == pytest.approx(2 / 5)
-    assert scores["entity_recall"] == pytest.approx(2 / 4)
-    assert scores["entity_f1"] == pytest.approx(2 * 0.4 * 0.5 / 0.9)
-    assert scores["accuracy"] == pytest.approx(9 / 12)
-    counts = span_counts(wanted, found).groupby("type")[["right", "found", "wanted"]].sum()
-    assert counts.loc["LOC"].tolist() == [1, 2, 2]
-    assert counts.loc["PER"].tolist() == [1, 2, 1]
-    assert counts.loc["ORG"].tolist() == [0, 1, 1]
-    assert [float(score[0]) for score in precision_recall_f1(*counts.loc[["LOC"]].to_numpy().T)] == [0.5, 0.5, 0.5]
-
-
-def test_without_any_entity_scores_are_0_and_the_right_words_still_count():
-    scores = tag_table([["O", "O"], ["O"]], [["O", "O"], ["O"]]).set_index("metric")["value"]
-    assert scores.to_dict() == {"entity_f1": 0, "entity_precision": 0, "entity_recall": 0, "accuracy": 1}
-
-
-def test_the_intervals_are_those_of_drawing_sentences():
-    rng = np.random.default_rng(0)
-    wanted = [["B-PER" if x else "O" for x in rng.random(rng.integers(2, 9)) < 0.3] for _ in range(60)]
-    found = [[mark if rng.random() < 0.8 else "B-PER" for mark in row] for row in wanted]
-    table = tag_table(wanted, found, num_samples=4000).set_index("metric")
-
-    def f1(rows):
-        counts = span_counts([wanted[i] for i in rows], [found[i] for i in rows])[["right", "found", "wanted"]].sum()
-        return 2 * counts["right"] / (counts["found"] + counts["wanted"])
-
-    low, high = bootstrap_interval(f1, np.arange(60), num_samples=400)
-    assert table.loc["entity_f1", "ci_low"] == pytest.approx(low, abs=0.02)
-    assert table.loc["entity_f1", "ci_high"] == pytest.approx(high, abs=0.02)
-
-
-def test_a_prediction_of_another_length_is_refused():
-    with pytest.raises(ValueError, match="row 2: 1 predicted tags for 2 words"):
-        span_counts([["O"], ["O", "O"]], [["O"], ["O"]])
-
-
 # Legal tags
 
 
 def is_legal(tags) -> bool:
     return all(mark[0] != "I" or before[2:] == mark[2:] for before, mark in itertools.pairwise(["O", *tags]))
-
-
-def test_the_best_legal_tags_are_those_of_trying_all():
-    rng = np.random.default_rng(0)
-    scores = [rng.normal(size=(length, 5)) * 3 for length in (1, 4, 2, 5, 4, 3)]
-    for rows, codes in zip(scores, legal_tags(scores, LABELS), strict=True):
-        sequences = [s for s in itertools.product(range(5), repeat=len(rows)) if is_legal([LABELS[i] for i in s])]
-        best = max(sequences, key=lambda s, rows=rows: sum(rows[place, code] for place, code in enumerate(s)))
-        assert tuple(codes) == best
-
-
-def test_tags_are_always_legal_for_many_sentences_of_all_lengths():
-    rng = np.random.default_rng(1)
-    scores = [rng.normal(size=(length, 5)).astype("float32") * 5 for length in (*rng.integers(1, 40, 600), 5000)]
-    found = legal_tags(scores, LABELS)
-    assert [len(codes) for codes in found] == [len(rows) for rows in scores]
-    assert all(is_legal([LABELS[code] for code in codes]) for codes in found)
-    np.testing.assert_array_equal(legal_tags(scores[:1], LABELS)[0], found[0])
 
 
 # Layers
@@ -390,37 +307,6 @@ def test_a_tag_that_the_model_does_not_know_is_named(toy):
 
 
 # The baseline
-
-
-def test_the_linear_tagger_learns_words_and_endings_and_stays_legal():
-    train, test = toy_rows(80), toy_rows(30, seed=1)
-    words, tags = ([row.split(" ") for row in train[name]] for name in ("tokens", "tags"))
-    tagger = LinearTagger().fit(words, tags)
-    found = tagger.predict([row.split(" ") for row in test["tokens"]])
-    assert tag_table([row.split(" ") for row in test["tags"]], found)["value"].iloc[0] > 0.95
-    rng = np.random.default_rng(0)
-    mixed = tagger.predict([[str(word) for word in rng.permutation(np.concatenate(words))[:30]] for _ in range(20)])
-    assert all(is_legal(row) for row in mixed)
-
-
-def test_public_sets_are_measured_beside_the_linear_tagger_once(monkeypatch, tmp_path, capsys):
-    parts = [
-        toy_rows(num_rows, seed=seed).assign(split=split)
-        for seed, (split, num_rows) in enumerate({"train": 40, "valid": 12, "test": 20}.items())
-    ]
-    monkeypatch.setattr(public, "load_dataset", lambda name: pd.concat(parts, ignore_index=True))
-    monkeypatch.setattr(public, "load_pretrained", lambda name: small_base(parts[0]["tokens"]))
-    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path)
-    run = public.PublicRun(task="tag", seeds=(1,), changes={"epochs": 1})
-    public.measure("tiny", run)
-    table = results.read_results("public")
-    assert set(table["model"]) == {"linear tagger", "slm-base-en", "slm-base-en + n-grams"}
-    assert set(table["metric"]) == {"entity_f1", "entity_precision", "entity_recall", "accuracy"}
-    assert table.loc[(table["model"] == "linear tagger") & (table["metric"] == "entity_f1"), "value"].item() > 0.9
-    capsys.readouterr()
-    public.measure("tiny", run)
-    assert capsys.readouterr().out == ""
-    assert {"conll2003_en", "wnut17", "conll2002_es"} <= {name for name, run in public.RUNS.items() if run.task == "tag"}
 
 
 # From file to file

@@ -4,17 +4,13 @@ import io
 import json
 
 from slm_helpers._paths import PRETRAINED_DIR
-from slm_helpers.baselines.translation import CopySource, NearestSentence, PhraseLookup
 from slm_helpers.cli import main
-from slm_helpers.data import results
 from slm_helpers.data.loading import load_dataset, skipped_rows
 from slm_helpers.generation.beam import beam_search, greedy_search
 from slm_helpers.generation.sequences import decode_sequences
-from slm_helpers.metrics.translation import paired_gain, translation_counts, translation_table
 from slm_helpers.models.encoder_decoder import build_encoder_decoder, make_attention, make_decoder_step, make_encoder
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import load_model, save_model
-from slm_helpers.recipes import train_translator
 from slm_helpers.tasks import translation as translate
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
@@ -331,36 +327,6 @@ def test_one_unnamed_language_needs_no_token():
 # Scores and baselines
 
 
-def test_scores_are_those_of_sacrebleu():
-    from sacrebleu.metrics import BLEU, CHRF
-
-    rng = np.random.default_rng(0)
-    words = ["gato", "perro", "ve", "el", "¿cómo", "estás?", "sí."]
-    targets = [" ".join(rng.choice(words, 8)) for _ in range(40)]
-    found = [" ".join(word for word in target.split() if rng.random() < 0.8) for target in targets]
-    table = translation_table(targets, found).set_index("metric")
-    assert table.loc["bleu", "value"] == pytest.approx(BLEU().corpus_score(found, [targets]).score)
-    assert table.loc["chrf", "value"] == pytest.approx(CHRF().corpus_score(found, [targets]).score)
-    assert (table["ci_low"] < table["value"]).all() and (table["value"] < table["ci_high"]).all()
-    chinese = ["你好吗", "我很好"]
-    assert translation_counts(chinese, chinese, languages=["zh", "zh"])[:, 0].tolist() == [3, 3]
-    assert translation_counts(chinese, chinese)[:, 0].tolist() == [1, 1]
-    gain, low, high = paired_gain(targets, targets, found)
-    assert gain == pytest.approx(100 - table.loc["bleu", "value"]) and 0 < low < gain < high
-    assert paired_gain(targets, found, found, metric="chrf") == (0, 0, 0)
-    with pytest.raises(ValueError, match="40 targets and 39 predictions"):
-        translation_table(targets, found[:-1])
-
-
-def test_phrases_are_found_and_put_one_after_the_other():
-    rows = toy_pairs(["es"])
-    lookup = PhraseLookup().fit(rows["source"], rows["target"])
-    assert lookup.phrases[("the", "cat")] == (" el", " gato") or lookup.phrases[("the", "cat")] == ("el", " gato")
-    assert lookup.predict(["Ada sees the dog!", "Bo likes me?"]) == ["Ada ve el perro!", "Bo quiere a mí?"]
-    assert NearestSentence().fit(rows["source"], rows["target"]).predict(["Ada likes the dog!"]) == ["Ada quiere el perro!"]
-    assert CopySource().fit([], []).predict(["Ada"]) == ["Ada"]
-
-
 # Files and the shell
 
 
@@ -432,53 +398,6 @@ def test_slm_translate(folder, capsys, monkeypatch):
     ):
         code, out, err = run(capsys, "translate", *arguments, "--model", folder)
         assert code == 2 and message in err and not out and err.count("\n") == 1
-
-
-def test_pairs_are_joined_with_a_comma_and_only_names_keep_their_capital():
-    pairs = [("Hello!", "¡Hola!"), ("How are you?", "¿Cómo estás?"), ("Tom is here, I know how.", "Tom está aquí, ya sé cómo.")]
-    rows = pd.DataFrame(pairs, columns=["source", "target"]).assign(target_language="es")
-    found = train_translator.join_pairs(rows, 40)
-    assert set(zip(found["source"], found["target"], strict=True)) == {
-        ("Hello, Hello!", "Hola, ¡Hola!"),  # neither word stands inside of a sentence in lower case
-        ("Hello, how are you?", "Hola, ¿cómo estás?"),
-        ("Hello, Tom is here, I know how.", "Hola, Tom está aquí, ya sé cómo."),
-    }
-    pd.testing.assert_frame_equal(found, train_translator.join_pairs(rows, 40))
-    chinese = pd.DataFrame([("Hello!", "你好。")], columns=["source", "target"]).assign(target_language="zh")
-    assert train_translator.join_pairs(chinese, 1)["target"].tolist() == ["你好，你好。"]
-    assert not len(train_translator.join_pairs(rows.tail(2), 3))
-
-
-def test_the_public_translator_is_trained_measured_and_written_once(tmp_path, monkeypatch, capsys):
-    frame = toy_pairs(["es"])
-    splits = np.where(np.arange(len(frame)) % 6 == 0, "test", np.where(np.arange(len(frame)) % 6 == 1, "valid", "train"))
-    frame = frame.assign(split=splits)
-    # One pair more to learn from, one that public test asks for, and one of test that public train has.
-    own = [("the bird sees me!", "train"), (frame.loc[0, "source"].upper(), "train"), (frame.loc[2, "source"], "test")]
-    own = [{"source": source, "target": "x", "target_language": "es", "split": split} for source, split in own]
-    monkeypatch.setattr(train_translator, "load_dataset", lambda name: pd.DataFrame(own) if name == "translations" else frame)
-    train = train_translator.load_pairs(("es",)).query("split == 'train'")["source"].tolist()
-    words = frame["source"].str.strip(".!?")
-    left = frame[(frame["split"] == "train") & (words != words[2])]["source"].tolist()
-    assert train == [*left, "the bird sees me!"]
-    monkeypatch.setattr(train_translator, "NETWORK", SMALL | {"num_decoder_layers": 2})
-    monkeypatch.setattr(train_translator, "VOCAB_SIZE", {False: 300})
-    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path / "results")
-    arguments = ["--epochs", "2", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "model")]
-    train_translator.main(arguments)
-    table = results.read_results("public")
-    assert set(table["model"]) == {"copy", "nearest sentence", "phrase lookup", "slm-en-es", "slm-en-es, greedy"}
-    assert set(table["metric"]) == {"bleu", "chrf", "sentences_per_second"} and (table["dataset"] == "tatoeba_en_es").all()
-    saved = load_model(tmp_path / "model", task="translate")
-    assert saved.labels == ["es"] and set(saved.metrics) == {"bleu/es", "chrf/es"}
-    assert f"{len(train)} train, 12 valid, 12 test" in (tmp_path / "model" / "card.md").read_text()
-    capsys.readouterr()
-    train_translator.main(arguments)  # nothing is trained again, and the baselines are known
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["slm-en-es,", "slm-en-es", str(tmp_path / "model")]
-    for one, other in zip(saved.model.get_weights(), load_model(tmp_path / "model").model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    with pytest.raises(SystemExit):
-        train_translator.main(["it"])
 
 
 def test_a_file_may_name_the_language_of_each_row(tmp_path):

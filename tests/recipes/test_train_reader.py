@@ -1,0 +1,65 @@
+"""The public reader is trained, measured and written."""
+
+import dataclasses
+
+from slm_helpers.data import results
+from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.saved import SavedModel, load_model
+from slm_helpers.recipes import train_reader
+from slm_helpers.tasks import extractive_qa as answer
+from slm_helpers.text.tokenizers import train_bpe_tokenizer
+from slm_helpers.training.config import TrainConfig
+
+import keras
+import numpy as np
+import pandas as pd
+
+NAMES, COLOURS, THINGS = ["Mia", "Tom", "Ada", "Ben", "Eva"], ["red", "blue", "green", "white"], ["kite", "drum", "boat", "lamp", "ball"]
+
+
+def passages(num_rows: int, *, seed: int = 0, none: bool = True) -> pd.DataFrame:
+    """Rows that a few steps suffice to learn: who owns what; every fourth question is about somebody else."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(num_rows):
+        names = rng.permutation(NAMES)
+        things = [f"a {colour} {thing}" for colour, thing in zip(rng.choice(COLOURS, 3), rng.permutation(THINGS), strict=False)]
+        context = " ".join(f"{name} has {thing}." for name, thing in zip(names, things, strict=False))
+        known = not none or i % 4 > 0
+        who = rng.integers(3) if known else 3
+        reply = things[who] if known else ""
+        rows.append((context, f"What does {names[who]} have?", reply, context.find(reply) if known else -1))
+    return pd.DataFrame(rows, columns=list(answer.COLUMNS))
+
+
+def small_base(seed: int = 3, **sizes) -> SavedModel:
+    """A language model with a vocabulary of the toy passages, as it is after no training at all."""
+    keras.utils.set_random_seed(seed)
+    rows = passages(60)
+    tokenizer = train_bpe_tokenizer([*rows["context"], *rows["question"]], vocab_size=300)
+    return SavedModel(model=build_language_model(300, **({"embedding_dim": 32, "units": 32} | sizes)), tokenizer=tokenizer)
+
+
+def test_the_public_reader_is_trained_measured_and_written(tmp_path, monkeypatch, capsys):
+    tales = pd.concat([passages(40, seed=seed).assign(split=split) for seed, split in enumerate(("train", "valid", "test"))])
+    tales = tales[tales["answer"] != ""].reset_index(drop=True)
+    articles = pd.DataFrame({"text": ["Title\n" + "The old mill stood by the river and the young miller sang. " * 6] * 4, "split": "train"})
+    sets = {"fairytaleqa": tales.assign(story=["x", "y"] * (len(tales) // 2)), "wikipedia_en": articles}
+    monkeypatch.setattr(train_reader, "load_dataset", lambda name: sets[name].copy())
+    monkeypatch.setattr(train_reader, "load_pretrained", lambda name: small_base())
+    monkeypatch.setattr(train_reader, "NUM_CLOZE", {"wikipedia_en": 6, "fairytaleqa": 6})
+    monkeypatch.setattr(train_reader, "SECOND", dataclasses.replace(train_reader.SECOND, epochs=2))
+    monkeypatch.setattr(results, "RESULTS_DIR", tmp_path / "results")
+    questions = train_reader.load_questions()
+    added = questions[questions["answer"] == ""]
+    assert 3 < len(added) < 30 and set(added["split"]) == {"train", "valid"} and len(questions) == len(tales) + len(added)
+    train_reader.main(["--out", str(tmp_path / "model")])
+    table = results.read_results("public")
+    assert set(table["model"]) == {"slm-reader-en", "log-linear model of spans"} and set(table["dataset"]) == {"fairytaleqa"}
+    saved = load_model(tmp_path / "model", task="answer")
+    assert saved.settings["form"] == "span" and set(saved.metrics) == {"exact_match", "token_f1"}
+    assert "30 more questions chose the pass" in (tmp_path / "model" / "card.md").read_text()
+    frame = passages(16).assign(split="train")
+    again, _ = answer.train(frame, base=saved, config=TrainConfig(epochs=1, batch_size=8, learning_rate=1e-4))
+    assert len(answer.predict(again, frame.to_dict("records"))) == 16
+    assert train_reader.publish(tmp_path / "other") and set(results.read_results("public")["model"]) == set(table["model"])
