@@ -234,7 +234,7 @@ def _generate(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    from slm_helpers.data.files import read_text
+    from slm_helpers.data.decoding import read_text
 
     text = sys.stdin.read() if options.text == "-" else read_text(options.text, encoding=options.encoding)
     if not text:

@@ -1,88 +1,101 @@
-"""Read rows from a person's own file, one at a time, and say exactly where a bad one stands.
+"""Read rows from a person's own file, one at a time, and say exactly where a bad one stands; write files whole or not at all.
 
-Formats by the end of the name: .csv, .tsv, .jsonl, .txt, .parquet, each also with .gz (parquet without), and two-column
-CoNLL files (.conll, .iob2, .bio: token and tag, an empty line between sentences).
+Formats by the end of the name: .csv, .tsv, .jsonl, .json, .txt, .parquet, each also as .gz or .zip (parquet without), and files
+with one token a line (.conll, .conllu, .iob2, .bio), which are recognised under the names .tsv and .txt too.
 """
 
-import codecs
-import csv
-import gzip
 import hashlib
 import json
 import os
 import re
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any
 
+from slm_helpers.data.conll import looks_like_conll, read_conll
+from slm_helpers.data.decoding import check_file, read_lines, zip_member
+from slm_helpers.data.json_rows import read_json, read_jsonl
+from slm_helpers.data.rows import Reading, Row
+from slm_helpers.data.tables import (
+    first_cells,
+    header_advice,
+    looks_like_attempt_triples,
+    looks_like_table,
+    read_attempt_triples,
+    read_table,
+)
+
 MAX_CELL_CHARS = 1_000_000  # one cell; a longer one is nearly always a missing quote or a whole file in a cell
-
-
-FORMATS = (".csv", ".tsv", ".jsonl", ".txt", ".parquet", ".conll", ".iob2", ".bio")
-
-
+FORMATS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".txt", ".parquet", ".conll", ".conllu", ".iob2", ".bio")
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods")
+_TABLES = (".csv", ".tsv", ".tab")
 # Half a surrogate pair ("\ud83d" in a JSON file) is no character either, and cannot be written back.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
-
-
-class Row(dict):
-    """One row of a file by column name; `where` says which file and row it is."""
-
-    where: str = ""
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_FASTTEXT = re.compile(r"(?:^|\s)__label__(\S+)")
 
 
 def file_format(path: str | Path) -> str:
-    """Return the format of `path`, one of FORMATS, with a final .gz looked through."""
+    """Return the format of `path`, one of FORMATS, with a final .gz or .zip looked through."""
     name = str(path).lower().removesuffix(".gz")
+    if name.endswith(".zip"):
+        name = zip_member(Path(path)).lower() if Path(path).is_file() else name.removesuffix(".zip")
     for ending in FORMATS:
         if name.endswith(ending):
             return ending
-    raise ValueError(f"{path}: this kind of file is not known. Use one of {', '.join(FORMATS)} (also with .gz).")
+    advice = " A spreadsheet is read after it was saved as CSV (UTF-8)." if name.endswith(SPREADSHEETS) else ""
+    raise ValueError(f"{path}: this kind of file is not known. Use one of {', '.join(FORMATS)} (also with .gz or .zip).{advice}")
 
 
-def read_rows(path: str | Path, *, encoding: str = "utf-8", check_cells: bool = True) -> Iterator[Row]:
-    """Yield the rows of a file in constant memory (parquet: one row group at a time).
+def read_rows(
+    path: str | Path,
+    *,
+    encoding: str = "utf-8",
+    header: bool = True,
+    task: str | None = None,
+    columns: dict[str, str] | None = None,
+    strict: bool = False,
+    trusted: bool = False,
+    notes: list[str] | None = None,
+) -> Iterator[Row]:
+    """Yield the rows of a file in constant memory (parquet: one row group at a time; .json: as a whole).
 
-    A .csv may use comma, semicolon or tab (read off its header) and double quotes. A .tsv has no quoting. A .txt gives
-    rows with the one column `text`: paragraphs between empty lines, or lines where no line is empty. CoNLL files give the
-    columns `tokens` and `tags`, joined by single spaces. `check_cells=False` leaves long cells and control characters alone
-    (for known public sets).
+    A .csv may use comma, semicolon, tab or pipe, and double quotes; a .tsv may have quotes. A .txt gives rows with the one column
+    `text`: paragraphs between empty lines, or lines where no line is empty; `__label__` at the front of its lines gives a column
+    `label` too. Files with a token a line give the columns `tokens` and `tags`, joined by single spaces.
+
+    Args:
+        path: A regular file.
+        encoding: Of a text file; a byte order mark overrules it.
+        header: Whether the first line of a table names the columns; else they are called "1", "2" and so on.
+        task: What the rows are for ("tag", "classify" ...): tells apart forms that a file's name does not.
+        columns: {our name: name or number in the file}, needed here only where a file has several columns of tags.
+        strict: Refuse what else is repaired (control characters) or marked as a problem of the row (too many cells).
+        trusted: Take the file as it stands: no guess at its layout, no check of cells. For sets whose form is known.
+        notes: Gets short sentences on how the file was understood; they become warnings if it is not given.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is empty, not in `encoding`, or a row is broken; the message names file, row and column.
+        ValueError: If the file is empty, not in `encoding`, or cannot be read; the message names file, row and column.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, but a file is needed.")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file. Check the spelling and the folder ({Path.cwd()}).")
+    path = check_file(path)
     ending = file_format(path)
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty. It needs a header line and at least one row.")
-    reader = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".txt": _read_txt}.get(ending, _read_conll)
-    rows = _read_parquet(path) if ending == ".parquet" else reader(path, encoding)
+    reading = Reading(path, encoding, header, task, columns or {}, strict, trusted)
     number = 0
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(_rows(reading, ending), 1):
         row.where = row.where or f"{path}, row {number}"
-        if check_cells:
-            _check_cells(row)
+        if not trusted:
+            _check_cells(row, strict=strict)
+        if number == 1:
+            _pass_on(reading.notes, notes, path)
         yield row
     if number == 0:
-        raise ValueError(f"{path}: there is no row{' under the header' if ending in ('.csv', '.tsv') else ''}. Add at least one.")
-
-
-def read_text(path: str | Path, *, encoding: str = "utf-8") -> str:
-    """Return a whole text file as one string, line ends as `\\n`, without a byte order mark."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file. Check the spelling and the folder ({Path.cwd()}).")
-    with _open_text(path, encoding) as file:
-        return file.read()
+        raise ValueError(f"{path}: there is no row{' under the header' if ending in _TABLES else ''}. Add at least one.")
 
 
 def sha256_of(path: str | Path) -> str:
@@ -120,193 +133,6 @@ def check_writable(folder: str | Path) -> None:
         raise OSError(error.errno, f"No file can be written there ({error.strerror}). Choose another folder", str(folder)) from error
 
 
-@contextmanager
-def _open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
-    """Open plain or gzipped text; a wrong encoding becomes an error that names the line."""
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        encoding = "utf-8-sig"  # spreadsheets put a byte order mark in front
-    opener = _opener(path)
-    try:
-        # newline=None turns CRLF and CR into \n everywhere, inside quoted cells too.
-        with opener(path, "rt", encoding=encoding, newline=None) as file:
-            yield file
-    except LookupError as error:
-        raise ValueError(f"{path}: the encoding {encoding!r} is not known. Try 'utf-8', 'cp1252' or 'utf-16'.") from error
-    except UnicodeError as error:  # plain UnicodeError where UTF-16 lacks its byte order mark
-        line = _first_undecodable_line(path, encoding)
-        raise ValueError(
-            f"{path}, line {line}: the bytes are not {encoding.removesuffix('-sig')} text ({getattr(error, 'reason', error)}). "
-            "Save the file as UTF-8, or name its encoding, e.g. encoding='cp1252' (Windows) or 'utf-16'; in the shell --encoding cp1252."
-        ) from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: the gzip file is damaged or cut short ({error}). Copy it again.") from error
-
-
-def _opener(path: Path) -> Callable[..., IO]:
-    return gzip.open if path.suffix.lower() == ".gz" else open
-
-
-def _first_undecodable_line(path: Path, encoding: str) -> int:
-    decoder = codecs.getincrementaldecoder(encoding)()
-    number = 1
-    with _opener(path)(path, "rb") as file:
-        try:
-            for line in file:
-                # Count decoded line ends: in UTF-16 the byte 0x0a also stands inside other characters.
-                number += decoder.decode(line).count("\n")
-        except UnicodeError:
-            pass
-    return number
-
-
-def _read_csv(path: Path, encoding: str) -> Iterator[Row]:
-    csv.field_size_limit(1 << 30)  # our own check of long cells names the row
-    with _open_text(path, encoding) as file:
-        header = file.readline().rstrip("\n")
-        if not header.strip():
-            raise ValueError(f"{path}, line 1: the header line is empty. Put the column names there.")
-        if file_format(path) == ".tsv":
-            options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-            hint = "A .tsv has no quotes: no cell can hold a tab or a line end."
-        else:
-            options = {"delimiter": max(",;\t", key=header.count), "strict": True, "skipinitialspace": True}
-            hint = "A cell that holds the separator or a quote must stand in double quotes."
-        reader = csv.reader(file, **options)
-        row_start = 1
-        try:
-            columns = [name.strip() for name in next(csv.reader([header], **options))]
-            _check_header(path, columns)
-            row_start = 2
-            for cells in reader:
-                if cells:  # an empty line between rows is harmless
-                    if len(cells) != len(columns):
-                        raise ValueError(
-                            f"{path}, line {row_start}: {len(cells)} cells, but the header has {len(columns)} columns "
-                            f"({', '.join(columns)}). {hint}"
-                        )
-                    row = Row(zip(columns, cells, strict=True))
-                    row.where = f"{path}, line {row_start}"
-                    yield row
-                row_start = reader.line_num + 2
-        except csv.Error as error:
-            raise ValueError(
-                f'{path}, line {row_start}: broken quotes ({error}). Inside a quoted cell a quote is written twice (""), '
-                "and each opening quote needs a closing one."
-            ) from error
-
-
-def _check_header(path: Path, columns: list[str]) -> None:
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path}, line 1: the column name {twice[0]!r} stands there twice. Give each column its own name.")
-    if "" in columns:
-        raise ValueError(f"{path}, line 1: column {columns.index('') + 1} has no name. Name every column.")
-
-
-def _read_jsonl(path: Path, encoding: str) -> Iterator[Row]:
-    def no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} stands there twice")
-        return dict(pairs)
-
-    with _open_text(path, encoding) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line, object_pairs_hook=no_twice)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: not a JSON object ({error}). Each line holds one object.") from error
-            if not isinstance(value, dict):
-                raise ValueError(f"{path}, line {number}: a JSON {type(value).__name__}, but each line must hold an object {{...}}.")
-            row = Row(value)
-            row.where = f"{path}, line {number}"
-            yield row
-
-
-def _read_txt(path: Path, encoding: str) -> Iterator[Row]:
-    with _open_text(path, encoding) as file:
-        # An empty line at the end of the file parts nothing.
-        has_gaps = sum(filled for filled, _ in groupby(file, key=lambda line: bool(line.strip()))) > 1
-    with _open_text(path, encoding) as file:
-        block: list[str] = []
-        start = 1
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                if not block:
-                    start = number
-                block.append(line.rstrip("\n"))
-            if block and (not line.strip() or not has_gaps):
-                yield _text_row(path, start, block)
-                block = []
-        if block:
-            yield _text_row(path, start, block)
-
-
-def _text_row(path: Path, line: int, block: list[str]) -> Row:
-    row = Row(text="\n".join(block))
-    row.where = f"{path}, line {line}"
-    return row
-
-
-def _read_conll(path: Path, encoding: str) -> Iterator[Row]:
-    with _open_text(path, encoding) as file:
-        tokens: list[str] = []
-        tags: list[str] = []
-        start = 1
-        for number, line in enumerate(file, 1):
-            cells = line.split()
-            if cells and cells[0] != "-DOCSTART-":
-                if len(cells) < 2:
-                    raise ValueError(f"{path}, line {number}: one column, but a token and its tag are needed ('Bergen\\tB-LOC').")
-                if not tokens:
-                    start = number
-                tokens.append(cells[0])
-                tags.append(cells[-1])
-            elif tokens:
-                yield _tag_row(path, start, tokens, tags)
-                tokens, tags = [], []
-        if tokens:
-            yield _tag_row(path, start, tokens, tags)
-
-
-def _tag_row(path: Path, line: int, tokens: list[str], tags: list[str]) -> Row:
-    row = Row(tokens=" ".join(tokens), tags=" ".join(tags))
-    row.where = f"{path}, line {line}"
-    return row
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a parquet file, or cut short ({error}).") from error
-    _check_header(path, file.schema_arrow.names)
-    for batch in file.iter_batches(batch_size=1024):
-        for values in batch.to_pylist():
-            yield Row(values)
-
-
-def _check_cells(row: Row) -> None:
-    for name, value in row.items():
-        if isinstance(value, str):
-            if len(value) > MAX_CELL_CHARS:
-                raise ValueError(
-                    f"{row.where}, column {name!r}: the cell has {len(value):,} characters (at most {MAX_CELL_CHARS:,}). "
-                    "Split the text into rows, or look for a missing closing quote."
-                )
-            control = _CONTROL.search(value)
-            if control:
-                raise ValueError(
-                    f"{row.where}, column {name!r}: control character {control.group()!r} at place {control.start() + 1}. "
-                    "The file may be binary or in another encoding; remove the character."
-                )
-
-
 def read_checked(path: Path, sha256: str) -> list[dict[str, Any]]:
     """Return the rows of a bundled file after comparing its SHA-256 with the recorded one."""
     if not path.exists():
@@ -317,4 +143,131 @@ def read_checked(path: Path, sha256: str) -> list[dict[str, Any]]:
             f"{path}: the file was changed (SHA-256 {found[:12]}..., recorded {sha256[:12]}...). "
             "Restore it with git, or load your own copy by its path."
         )
-    return list(read_rows(path))
+    return list(read_rows(path, strict=True))
+
+
+def _rows(reading: Reading, ending: str) -> Iterator[Row]:
+    """Choose the reader by the end of the name and, unless the file is trusted, by its first lines."""
+    if ending == ".parquet":
+        return _read_parquet(reading.path)
+    if ending in (".jsonl", ".ndjson", ".json"):
+        return (read_json if ending == ".json" else read_jsonl)(reading)
+    if ending not in (*_TABLES, ".txt"):
+        return read_conll(reading)
+    sample = [] if reading.trusted else list(islice(read_lines(reading.path, reading.encoding), 100))
+    if looks_like_conll(sample, tags_wanted=reading.task in ("tag", "command")):
+        return read_conll(reading)
+    if ending == ".csv" and looks_like_attempt_triples(sample):
+        return read_attempt_triples(reading)
+    if ending != ".txt":
+        return read_table(reading, tabs=ending != ".csv")
+    if sum(line.startswith("__label__") for line in sample) > len(sample) / 2:
+        return _read_fasttext(reading)
+    return read_table(reading, tabs=True) if _is_tabbed_table(reading, sample) else _read_txt(reading)
+
+
+def _is_tabbed_table(reading: Reading, sample: list[str]) -> bool:
+    """Whether a .txt is a table with tabs: told so by header=False or by names in its first line that were asked for."""
+    if not looks_like_table(sample):
+        return False
+    names = {name.strip().lower() for name in first_cells(reading, tabs=True)}
+    known = {name.lower() for name in reading.columns.values()} or {"text", "label", "source", "target", "tokens", "question"}
+    if not reading.header or names & known:
+        return True
+    if reading.task not in (None, "lm", "language_model"):
+        raise ValueError(f"{reading.path}:{header_advice(reading.ours, 'its lines hold tabs, but its first line names no known column.')}")
+    return False
+
+
+def _read_txt(reading: Reading) -> Iterator[Row]:
+    # An empty line at the end of the file parts nothing.
+    lines = read_lines(reading.path, reading.encoding)
+    num_blocks = sum(filled for filled, _ in groupby(lines, key=lambda line: bool(line.strip())))
+    if num_blocks > 1:
+        reading.note(f"the text was cut at its empty lines, into {num_blocks:,} texts; without empty lines, each line is a text")
+    block: list[str] = []
+    start = 1
+    for number, line in enumerate(read_lines(reading.path, reading.encoding), 1):
+        if line.strip():
+            if not block:
+                start = number
+            block.append(line)
+        if block and (not line.strip() or num_blocks == 1):
+            yield Row(text="\n".join(block), where=reading.at(start))
+            block = []
+    if block:
+        yield Row(text="\n".join(block), where=reading.at(start))
+
+
+def _read_fasttext(reading: Reading) -> Iterator[Row]:
+    """Rows from lines such as `__label__spam Win a prize`, as fastText reads them."""
+    reading.note("words that begin with __label__ were read as labels")
+    for number, line in enumerate(read_lines(reading.path, reading.encoding), 1):
+        if line.strip():
+            labels = _FASTTEXT.findall(line)
+            yield Row(
+                text=_FASTTEXT.sub("", line).strip(), label=labels[0] if len(labels) == 1 else labels or None, where=reading.at(number)
+            )
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{path}: the column name {twice!r} stands there twice. Give each column its own name.")
+        classes = _class_names(file.schema_arrow.metadata or {})
+        for batch in file.iter_batches(batch_size=1024):
+            for values in batch.to_pylist():
+                yield Row(values | {name: _named(values[name], classes[name]) for name in classes.keys() & values.keys()})
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: not a parquet file, or cut short ({error}).") from error
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the names of numbered classes by column, which Hugging Face `datasets` keeps in a parquet file."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return {}
+    inner = {name: feature.get("feature", feature) for name, feature in features.items() if isinstance(feature, dict)}
+    return {
+        name: feature["names"] for name, feature in inner.items() if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+    }
+
+
+def _named(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(each, names) for each in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _pass_on(found: list[str], notes: list[str] | None, path: Path) -> None:
+    if notes is not None:
+        notes.extend(found)
+    elif found:
+        warnings.warn(f"{path}: {'; '.join(found)}.", stacklevel=3)
+
+
+def _check_cells(row: Row, *, strict: bool) -> None:
+    for name, value in row.items():
+        if isinstance(value, str):
+            if len(value) > MAX_CELL_CHARS:
+                raise ValueError(
+                    f"{row.where}, column {name!r}: the cell has {len(value):,} characters (at most {MAX_CELL_CHARS:,}). "
+                    "Split the text into rows, or look for a missing closing quote."
+                )
+            control = _CONTROL.search(value)
+            if not control:
+                continue
+            if strict:
+                raise ValueError(
+                    f"{row.where}, column {name!r}: control character {control.group()!r} at place {control.start() + 1}. "
+                    "The file may be binary or in another encoding; remove the character."
+                )
+            row[name], number = _CONTROL.subn("", value)
+            row.repairs.append((name, f"{number} control character(s) removed, first {control.group()!r}"))

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from slm_helpers.data.audio import read_recordings
-from slm_helpers.data.files import atomic_write, read_rows, read_text
+from slm_helpers.data.decoding import read_text
+from slm_helpers.data.files import atomic_write, read_rows
 from slm_helpers.data.schema import SPLITS, TASK_COLUMNS, check_tags
 from slm_helpers.data.splits import make_splits
 
@@ -56,7 +57,7 @@ def load_public(name: str) -> pd.DataFrame:
     else:
         if not _cached(name).exists():
             download(name)
-        frame = pd.DataFrame([dict(row) for row in read_rows(_cached(name), check_cells=False)])
+        frame = pd.DataFrame([dict(row) for row in read_rows(_cached(name), trusted=True)])
     if "tags" in frame:
         check_tags(frame, name=name)
     return _complete_splits(frame)
@@ -152,7 +153,7 @@ def _source_rows(path: Path, public: PublicSet) -> Rows:
         return read_recordings(path)
     if public.task == "tag" and path.name.removesuffix(".gz").endswith(".tsv") and public.columns == {}:
         return _conll_rows(path)
-    return read_rows(path, check_cells=False)
+    return read_rows(path, trusted=True)
 
 
 def _conll_rows(path: Path) -> Iterator[dict[str, str]]:

@@ -163,7 +163,8 @@ def evaluate(folder: str | Path, test: str, *, columns: dict[str, str] | None = 
     """Score a model folder on a file or the test part of a named set: what `slm evaluate --json` prints, tables as lists of rows."""
     estimator = _open(folder)
     task = estimator.task
-    frame = _with_columns(load_dataset(test, split="test", encoding=encoding, **_for_task(task, columns)), task, test)
+    frame = load_dataset(test, task=task, split="test", encoding=encoding, **_for_task(task, columns))
+    frame = _with_columns(frame, task, test)
     started = time.perf_counter()
     try:
         scores = estimator.evaluate_frame(frame)
@@ -257,7 +258,7 @@ def load_parts(
     seed: int = 42,
 ) -> pd.DataFrame:
     """Return the rows of all files or sets with a column `split`; without `valid`, a tenth of train (2,000 rows at most) becomes it."""
-    options: dict[str, Any] = _for_task(task, columns) | {"encoding": encoding}
+    options: dict[str, Any] = _for_task(task, columns) | {"encoding": encoding, "task": task}
     alone = valid is None and test is None
     parts = [load_dataset(name, **options, seed=seed, **({} if alone else {"split": "train"})) for name in train]
     parts += [load_dataset(name, **options, split=split) for split, name in (("valid", valid), ("test", test)) if name is not None]

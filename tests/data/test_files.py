@@ -2,7 +2,8 @@ import gzip
 import json
 import re
 
-from slm_helpers.data.files import MAX_CELL_CHARS, atomic_write, file_format, read_rows, read_text, sha256_of
+from slm_helpers.data.decoding import read_text
+from slm_helpers.data.files import MAX_CELL_CHARS, atomic_write, file_format, read_rows, sha256_of
 
 import pandas as pd
 import pytest
@@ -137,13 +138,16 @@ def test_text_of_every_script_arrives_unchanged(write, tmp_path, text, ending):
 )
 def test_ragged_row_is_named_with_its_columns(write, row, num_cells):
     path = write("my.csv", f"text,label\ngood,1\n{row}\n")
-    with pytest.raises(ValueError, match=rf"my\.csv, line 3: {num_cells} cells.*2 columns \(text, label\).*in double quotes"):
-        rows_of(path)
+    message = rf"{num_cells} cells.*2 columns \(text, label\).*in double quotes"
+    with pytest.raises(ValueError, match=rf"my\.csv, line 3: {message}"):
+        rows_of(path, strict=True)
+    good, bad = read_rows(path)
+    assert (good.problem, bad.broken) == ("", num_cells > 2) and re.match(message, bad.problem)
 
 
 def test_ragged_tsv_row_gets_advice_for_tsv(write):
-    with pytest.raises(ValueError, match=r"my\.tsv, line 2: 3 cells.*A \.tsv has no quotes"):
-        rows_of(write("my.tsv", "text\tlabel\na\tb\t1\n"))
+    with pytest.raises(ValueError, match=r"my\.tsv, line 2: 3 cells.*Without quotes no cell can hold a tab"):
+        rows_of(write("my.tsv", "text\tlabel\na\tb\t1\n"), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -153,18 +157,20 @@ def test_ragged_tsv_row_gets_advice_for_tsv(write):
 )
 def test_broken_quotes_are_named_where_their_row_begins(write, rows, line):
     with pytest.raises(ValueError, match=rf"my\.csv, line {line}: broken quotes.*written twice.*closing one"):
-        rows_of(write("my.csv", "text,label\n" + rows))
+        rows_of(write("my.csv", "text,label\n" + rows), strict=True)
 
 
 def test_headers_that_stand_twice_or_lack_a_name(write, tmp_path):
     with pytest.raises(ValueError, match=r"my\.csv, line 1: the column name 'text' stands there twice.*own name"):
         rows_of(write("my.csv", "text,label,text\na,1,b\n"))
-    with pytest.raises(ValueError, match=r"my\.csv, line 1: column 2 has no name"):
-        rows_of(write("my.csv", "text,,label\na,1,b\n"))
+    with pytest.warns(UserWarning, match=r"my\.csv: column 2 has no name and was left out"):
+        assert rows_of(write("my.csv", "text,,label\na,1,b\n")) == [{"text": "a", "label": "b"}]
+    with pytest.raises(ValueError, match=r"my\.csv, line 1: no column has a name"):
+        rows_of(write("my.csv", ",\na,1\n"))
 
 
 def test_reading_is_lazy(write):
-    rows = read_rows(write("my.csv", "text,label\na,1\nbroken\n"))
+    rows = read_rows(write("my.csv", "text,label\na,1\nbroken\n"), strict=True)
     assert next(rows)["text"] == "a"
     with pytest.raises(ValueError, match="line 3"):
         next(rows)
@@ -187,8 +193,9 @@ def test_undecodable_line_is_found_far_into_a_file(write):
 def test_utf16_works_and_its_errors_name_the_file(write):
     text = "text,label\nжar Ċ 你好,1\nb,2\n"  # U+010A holds the byte 0x0a
     assert rows_of(write("my.csv", text.encode("utf-16")), encoding="utf-16")[0]["text"] == "жar Ċ 你好"
-    with pytest.raises(ValueError, match=r"my\.csv, line 1: the bytes are not utf-8"):
-        rows_of(write("my.csv", text.encode("utf-16")))
+    assert rows_of(write("my.csv", text.encode("utf-16")))[0]["text"] == "жar Ċ 你好", "its byte order mark says what it is"
+    with pytest.raises(ValueError, match=r"my\.csv, line 1: the bytes are not utf-8 text.*encoding='utf-16-le'"):
+        rows_of(write("my.csv", text.encode("utf-16-le")))
     with pytest.raises(ValueError, match=r"my\.csv, line 1: the bytes are not utf-16 text \(UTF-16 stream does not start with BOM"):
         rows_of(write("my.csv", text), encoding="utf-16")
     with pytest.raises(ValueError, match=r"my\.csv, line 4: the bytes are not utf-16 text \(truncated"):
@@ -238,11 +245,14 @@ def test_longest_allowed_cell_passes(write):
 
 
 @pytest.mark.parametrize("character", ["\x00", "\x07", "\x1b", "\ud83d"])
-def test_control_characters_and_half_surrogates_are_named(write, character):
+def test_control_characters_and_half_surrogates_are_removed_and_listed_or_refused(write, character):
     path = write("my.jsonl", json.dumps({"n": "a", "text": "ok" + character}) + "\n")
     with pytest.raises(ValueError, match=r"my\.jsonl, line 1, column 'text': control character '\\\w+' at place 3.*remove"):
-        rows_of(path)
-    assert rows_of(path, check_cells=False)[0]["text"] == "ok" + character  # known public sets hold such things
+        rows_of(path, strict=True)
+    assert rows_of(path, trusted=True)[0]["text"] == "ok" + character  # known public sets hold such things
+    (row,) = read_rows(path)
+    assert row["text"] == "ok"
+    assert row.repairs == [("text", f"1 control character(s) removed, first {character!r}")]
 
 
 def test_jsonl_keeps_types_and_skips_empty_lines(write):
@@ -269,8 +279,10 @@ def test_broken_jsonl_line_is_named(write, line, message):
 
 def test_txt_gives_paragraphs_or_lines(write):
     paragraphs = write("p.txt", "\n\none\ntwo\n\n\nthree\n")
-    assert rows_of(paragraphs) == [{"text": "one\ntwo"}, {"text": "three"}]
-    assert places_of(paragraphs) == ["line 3", "line 7"]
+    notes = []
+    assert rows_of(paragraphs, notes=notes) == [{"text": "one\ntwo"}, {"text": "three"}]
+    assert notes == ["the text was cut at its empty lines, into 2 texts; without empty lines, each line is a text"]
+    assert places_of(paragraphs, notes=[]) == ["line 3", "line 7"]
     assert rows_of(write("l.txt", "one\ntwo\nthree")) == [{"text": "one"}, {"text": "two"}, {"text": "three"}]
 
 
@@ -287,7 +299,7 @@ def test_conll_rows_are_sentences(write, ending):
 
 
 def test_token_without_tag_is_named(write):
-    with pytest.raises(ValueError, match=r"my\.conll, line 2: one column, but a token and its tag are needed"):
+    with pytest.raises(ValueError, match=r"my\.conll, line 2: 1 column\(s\), but a token and its tag are needed"):
         rows_of(write("my.conll", "Bergen B-LOC\nrains\n"))
 
 

@@ -1,0 +1,227 @@
+"""Read .csv and .tsv tables as people have them: any usual separator, with or without quotes, header and row numbers."""
+
+import contextlib
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+
+from slm_helpers.data.decoding import MAX_LINE_CHARS, read_lines
+from slm_helpers.data.rows import Reading, Row
+
+_DELIMITERS = ",;\t|"
+_NO_DELIMITER = "\x1f"  # for tables of one column
+_SAMPLE_ROWS = 200
+_MAX_LINES_LOST = 20  # that one stray quote may take with it
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the cells of a table stand in its lines."""
+
+    delimiter: str
+    quoted: bool
+    skip: int = 0  # lines before the header
+
+    def reader(self, lines: Iterable[str]) -> "csv._reader":
+        """Return a csv reader over lines without their ends."""
+        options = {"strict": True, "skipinitialspace": self.delimiter != "\t"} if self.quoted else {"quoting": csv.QUOTE_NONE}
+        return csv.reader((f"{line}\n" for line in lines), delimiter=self.delimiter, **options)
+
+    def rows_of(self, lines: Iterable[str]) -> list[list[str]]:
+        """Return the rows of some lines up to the first broken one, empty lines left out."""
+        rows = []
+        with contextlib.suppress(csv.Error):
+            rows.extend(cells for cells in self.reader(lines) if cells)
+        return rows
+
+
+def read_table(reading: Reading, *, tabs: bool = False) -> Iterator[Row]:
+    """Yield the rows of a table; `tabs` for a .tsv.
+
+    Columns without a name are left out, and so are separators at the end of all lines; a first column of row numbers may lack
+    its name. A row with too many or too few cells has a `problem`; with `strict` it is an error.
+    """
+    csv.field_size_limit(MAX_LINE_CHARS + 1)  # cells over several lines are bounded too; `read_rows` refuses shorter ones with their place
+    sample = list(islice(read_lines(reading.path, reading.encoding), _SAMPLE_ROWS))
+    layout = _layout(sample, tabs=tabs, trusted=reading.trusted)
+    lines = read_lines(reading.path, reading.encoding)
+    for _ in range(layout.skip):
+        next(lines)
+    sampled = layout.rows_of(sample[layout.skip :])
+    if reading.header and not "".join(sample[layout.skip : layout.skip + 1]).strip():
+        raise ValueError(f"{reading.at(layout.skip + 1)}: the header line is empty. Put the column names there.")
+    usual_width = Counter(len(cells) for cells in sampled[1:]).most_common(1)
+    reader = layout.reader(lines)
+    numbered = _numbered_rows(reading, reader, layout.skip)
+    header: list[str] = []
+    if reading.header:
+        line, header = next(numbered)
+        names = _names(reading, line, header, width=usual_width[0][0] if usual_width else 0, sampled=sampled[1:])
+    else:
+        names = [str(number) for number in range(1, Counter(map(len, sampled)).most_common(1)[0][0] + 1)] if sampled else []
+    decimal_comma = layout.delimiter == ";"
+    for line, cells in numbered:
+        where = reading.at(line)
+        if not isinstance(cells, str) and reading.header and cells == header and not reading.trusted:
+            cells = "the header stands here again"  # tables that were put together
+        if isinstance(cells, str):
+            yield Row(where=where, problem=cells, broken=True)
+            continue
+        while len(cells) > len(names) and not cells[-1].strip():
+            cells.pop()
+        problem = _width_problem(names, len(cells), layout.quoted)
+        if problem and reading.strict:
+            raise ValueError(f"{where}: {problem}")
+        named = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+        if len(cells) < len(names):
+            named |= dict.fromkeys((name for name in names[len(cells) :] if name), "")
+        yield Row(named, where=where, problem=problem, broken=len(cells) > len(names), decimal_comma=decimal_comma)
+
+
+def looks_like_table(sample: list[str]) -> bool:
+    """Whether nearly all of some lines hold a tab, as in text files that are tables."""
+    filled = [line for line in sample if line.strip()]
+    return bool(filled) and sum("\t" in line for line in filled) >= 0.95 * len(filled)
+
+
+def looks_like_data(cells: list[str]) -> bool:
+    """Whether a first line holds cells rather than the names of columns: a number, the same cell twice, or a whole sentence."""
+    cells = [cell.strip() for cell in cells]
+    filled = [cell for cell in cells if cell]
+    return len(cells) > 1 and any(
+        re.fullmatch(r"[-+]?[\d.,]*\d", cell) or len(cell) > 100 or (len(cell.split()) > 3 and re.search(r"[.!?。]$", cell))
+        for cell in filled
+    )
+
+
+def no_header_hint(cells: list[str], ours: Sequence[str] = ("text", "label")) -> str:
+    """Return advice for a table whose first line seems to be its first row, else nothing; `ours` are columns that are needed."""
+    return header_advice(ours, "Its first line looks like a row, not like names.") if looks_like_data(cells) else ""
+
+
+def header_advice(ours: Sequence[str], reason: str) -> str:
+    """Return how to name the columns of a table without a header, with a reason."""
+    named = ", ".join(f'{name}="{number}"' for number, name in enumerate(ours[:2], 1))
+    return (
+        f" {reason} If there is no header, say header=False and number the columns from 1, e.g. "
+        f"{named}; "
+        f"in the shell --no-header {' '.join(f'--{name} {number}' for number, name in enumerate(ours[:2], 1))}."
+    )
+
+
+def read_attempt_triples(reading: Reading) -> Iterator[Row]:
+    """Yield learners' attempts from three lines a learner: how many, which skills, and 1 or 0 for each (the layout of DKT)."""
+    lines = ((number, line) for number, line in enumerate(read_lines(reading.path, reading.encoding), 1) if line.strip())
+    reading.note("three lines a learner (number, skills, answers) were read as one row an attempt")
+    for student, (number, count) in enumerate(lines, 1):
+        skills, answers = ([cell.strip() for cell in next(lines, (0, ""))[1].rstrip(", \t").split(",")] for _ in range(2))
+        if not count.strip(", \t").isdigit() or not len(skills) == len(answers) == int(count.strip(", \t")):
+            raise ValueError(
+                f"{reading.at(number)}: {count.strip()} attempts are announced, but {len(skills)} skills and {len(answers)} answers follow."
+            )
+        for step, (skill, answer) in enumerate(zip(skills, answers, strict=True)):
+            yield Row(student=str(student), step=step, skill=skill, correct=answer, where=reading.at(number))
+
+
+def looks_like_attempt_triples(sample: list[str]) -> bool:
+    """Whether lines begin with a number n and two lines of n numbers each."""
+    first = [[cell.strip() for cell in line.rstrip(", \t").split(",")] for line in sample if line.strip()][:3]
+    if len(first) < 3 or len(first[0]) != 1 or not first[0][0].isdigit():
+        return False
+    return len(first[1]) == len(first[2]) == int(first[0][0]) and set(first[2]) <= {"0", "1"}
+
+
+def _layout(sample: list[str], *, tabs: bool, trusted: bool) -> _Layout:
+    """Return the layout under which a sample is a table with the most even rows."""
+    if trusted and tabs:
+        return _Layout("\t", quoted=False)
+    skip = 0
+    marked = re.fullmatch(r'"?sep=(.)"?', sample[0].strip("\ufeff ")) if sample else None
+    if marked:  # spreadsheets write and read such a line
+        return _Layout(marked[1], quoted=True, skip=1)
+    if tabs:
+        return _Layout("\t", quoted=_has_quotes(sample))
+    candidates = [_Layout(delimiter, quoted=True) for delimiter in _DELIMITERS]
+    scored = []
+    for layout in candidates:
+        rows = layout.rows_of(sample)
+        width = len(rows[0]) if rows else 0
+        even = sum(len(cells) == width or abs(len(cells) - width) == 1 for cells in rows) / len(rows) if rows else 0
+        scored.append((width > 1, round(even, 1), width, layout))
+    best = max(scored, key=lambda entry: entry[:3])
+    if not best[0]:
+        rows = best[3].rows_of(sample)
+        if rows and rows[1:] and all(len(cells) == 2 and cells[0].strip().isdigit() for cells in rows[1:]):
+            return best[3]  # one name, and row numbers without one
+        return _Layout(_NO_DELIMITER, quoted=True, skip=skip)
+    return best[3]
+
+
+def _has_quotes(sample: list[str]) -> bool:
+    """Whether cells of a .tsv stand in quotes, rather than begin with one by chance."""
+    rows = [line.split("\t") for line in sample if line]
+    opened = [cell for cells in rows for cell in cells if cell.startswith('"')]
+    if not opened:
+        return False
+    if not all(re.fullmatch(r'"(?:[^"]|"")*"', cell, re.DOTALL) for cell in opened):
+        # A cell over several lines looks broken here, but then only quotes give even rows.
+        quoted = _Layout("\t", quoted=True).rows_of(sample)
+        return len({len(cells) for cells in rows}) > 1 and len(quoted) > 1 and len({len(cells) for cells in quoted}) == 1
+    always = any(all(len(cells) > i and cells[i].startswith('"') for cells in rows[1:]) for i in range(len(rows[0])))
+    return always or any('""' in cell[1:-1] for cell in opened)
+
+
+def _numbered_rows(reading: Reading, reader: "csv._reader", start: int) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the line in which each row begins, and its cells, or what is wrong where quotes are broken."""
+    while True:
+        line = start + reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = (
+                f'broken quotes ({error}). Inside a quoted cell a quote is written twice (""), and each opening quote needs a closing one.'
+            )
+            lost = start + reader.line_num - line
+            if reading.strict or reading.trusted or line == start + 1 or lost > _MAX_LINES_LOST or "end of data" in str(error):
+                raise ValueError(f"{reading.at(line)}: {problem}") from error
+            yield line, problem + (f" The {lost} lines after it are lost with it." if lost else "")
+            continue
+        if cells:  # an empty line between rows is harmless
+            yield line, cells
+
+
+def _names(reading: Reading, line: int, header: list[str], *, width: int, sampled: list[list[str]]) -> list[str]:
+    """Return the names of the columns; "" for those that are left out."""
+    names = [" ".join(name.split()) for name in header]
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        hint = no_header_hint(header, reading.ours) or " Give each column its own name."
+        raise ValueError(f"{reading.at(line)}: the column name {twice[0]!r} stands there twice.{hint}")
+    if width == len(names) + 1 and "" not in names and all(cells[0].strip().isdigit() for cells in sampled if len(cells) == width):
+        names.insert(0, "")  # R writes row numbers without a name above them
+    numbers = [str(number) for number, name in enumerate(names, 1) if not name and number <= max(width, 1)]
+    if numbers and any(cells[int(n) - 1].strip() for n in numbers for cells in sampled if len(cells) >= int(n)):
+        reading.note(f"column {', '.join(numbers)} has no name and was left out")
+    if not any(names):
+        raise ValueError(f"{reading.at(line)}: no column has a name. Put the column names there.")
+    return names
+
+
+def _width_problem(names: list[str], num_cells: int, quoted: bool) -> str:
+    if num_cells == len(names) or (num_cells < len(names) and not any(names[num_cells:])):
+        return ""
+    hint = "A cell that holds the separator or a quote must stand in double quotes." if quoted else "Without quotes no cell can hold a tab."
+    shown = ", ".join(name for name in names if name)
+    return f"{num_cells} cells, but the header has {len(names)} columns ({shown[:200]}). {hint}"
+
+
+def first_cells(reading: Reading, *, tabs: bool) -> list[str]:
+    """Return the cells of a table's first line."""
+    sample = list(chain(islice(read_lines(reading.path, reading.encoding), 20)))
+    rows = _layout(sample, tabs=tabs, trusted=False).rows_of(sample)
+    return rows[0] if rows else []
