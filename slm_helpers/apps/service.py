@@ -13,7 +13,7 @@ from slm_helpers._checks import check_share
 from slm_helpers.generation.generator import TextGenerator
 from slm_helpers.generation.sampling import SamplingRule
 from slm_helpers.models.language_model import build_language_model
-from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.training.batches import Examples
@@ -259,8 +259,8 @@ def train_reply_writer(
     if not any((targets >= 0).any() for _, targets in parts.get("train", [])):
         raise ValueError("train has no turn of an agent to learn from.")
     keras.utils.set_random_seed(config.seed)
-    model = build_language_model(**shared_shape(base.model), dropout=0.2)
-    start_from(model, base.model)
+    model = build_language_model(**backbone_config(base.model), dropout=0.2)
+    load_backbone_weights(model, base.model)
     examples = {
         split: Examples({"token_ids": [ids for ids, _ in part]}, [targets for _, targets in part], along="token_ids")
         for split, part in parts.items()

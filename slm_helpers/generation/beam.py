@@ -46,7 +46,7 @@ def beam_search(
 
     Args:
         step: [token_ids, *states] -> [logits, *states] with shapes (batch,), (batch, ...) and (batch, vocab_size), e.g. from
-            `make_stepwise(model, single_token=True)`, or a decoder that hands its encoder's outputs on as one more state.
+            `make_stateful_model(model, single_token=True)`, or a decoder that hands its encoder's outputs on as one more state.
         first_ids: The token to begin after, int32, shape (batch,).
         states: The states before that token, first axis batch; each comes back with the same shape.
         end_id: The token that ends a sequence.

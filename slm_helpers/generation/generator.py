@@ -16,7 +16,7 @@ from slm_helpers.generation.beam import beam_search
 from slm_helpers.generation.runtime import Runtime, open_runtime
 from slm_helpers.generation.sampling import SamplingRule
 from slm_helpers.metrics.language_model import bits_per_byte, bits_per_char
-from slm_helpers.models.language_model import make_stepwise, recurrent_layers, zero_states
+from slm_helpers.models.language_model import make_stateful_model, recurrent_layers, zero_states
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
@@ -209,7 +209,7 @@ class TextGenerator:
         check_positive(beam_size=beam_size, max_tokens=max_tokens)
         started = time.perf_counter()
         ids, states = self._read(self._open(), prompt, 1)
-        self._single_step = self._single_step or make_stepwise(self.model, single_token=True)
+        self._single_step = self._single_step or make_stateful_model(self.model, single_token=True)
         found = beam_search(
             self._single_step,
             ids,
@@ -325,7 +325,7 @@ class _CompiledRuntime:
                 f"{model.name} has no recurrent layer that could carry a state from token to token. Use a model from build_language_model."
             )
         self.vocab_size = model.output_shape[-1]
-        self.model, self.stepwise = model, make_stepwise(model)
+        self.model, self.stepwise = model, make_stateful_model(model)
 
     def zero_states(self, batch_size: int) -> list[np.ndarray]:
         return zero_states(self.model, batch_size)

@@ -30,7 +30,7 @@ def decode_sequences(
     """Write the target of each source, side by side and sorted by length.
 
     Args:
-        model: From `build_encoder_decoder` or `build_copying_decoder`.
+        model: From `build_encoder_decoder` or `build_pointer_generator`.
         sources: Token ids of each, one at least.
         start_id: What the decoder reads first.
         end_id: What ends a target.

@@ -3,8 +3,8 @@
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.language_model import CELLS
-from slm_helpers.models.layers import NgramScores, TextPooling
-from slm_helpers.models.registry import builder, shared_shape, start_from
+from slm_helpers.models.layers import HashedLinear, TextPooling
+from slm_helpers.models.registry import backbone_config, builder, load_backbone_weights
 from slm_helpers.models.word_reading import bidirectional
 
 
@@ -22,7 +22,7 @@ def build_text_classifier(
 ) -> keras.Model:
     """Build a recurrent classifier of whole texts, the other half of `build_language_model`.
 
-    Embedding and recurrent layers carry the names and shapes of the language model's, so that `start_from` can copy them. The
+    Embedding and recurrent layers carry the names and shapes of the language model's, so that `load_backbone_weights` can copy them. The
     head pools the outputs over the true length (mean, maximum and last, side by side) and scores the classes.
 
     Args:
@@ -74,7 +74,7 @@ def build_text_classifier(
     if not num_buckets:
         return keras.Model(token_ids, logits, name=f"{cell}_text_classifier")
     ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
-    scores = NgramScores(int(num_buckets), int(num_classes), trainable=False, dtype="float32", name="ngram_scores")(ngrams)
+    scores = HashedLinear(int(num_buckets), int(num_classes), trainable=False, dtype="float32", name="ngram_scores")(ngrams)
     return keras.Model([token_ids, ngrams], keras.layers.Add(name="logits_sum")([logits, scores]), name=f"{cell}_text_classifier")
 
 
@@ -86,13 +86,13 @@ def classifier_from_base(base: keras.Model, *, num_classes: int, dropout: float 
         num_classes: Number of classes.
         dropout: Share of activations dropped in training.
     """
-    model = build_text_classifier(**shared_shape(base), num_classes=num_classes, dropout=dropout)
-    start_from(model, base)
+    model = build_text_classifier(**backbone_config(base), num_classes=num_classes, dropout=dropout)
+    load_backbone_weights(model, base)
     return model
 
 
 @builder
-def build_listener(*, num_classes: int, num_bands: int = 40, units: int = 64, dropout: float = 0.4) -> keras.Model:
+def build_keyword_spotter(*, num_classes: int, num_bands: int = 40, units: int = 64, dropout: float = 0.4) -> keras.Model:
     """Build a small recurrent classifier of sounds: two GRUs read the frames of a spectrogram, one from each side.
 
     Args:
@@ -110,7 +110,7 @@ def build_listener(*, num_classes: int, num_bands: int = 40, units: int = 64, dr
         ValueError: If a size is not a positive whole number, there are fewer than two classes or `dropout` lies outside [0, 1).
 
     Example:
-        >>> build_listener(num_classes=10, units=8).output_shape
+        >>> build_keyword_spotter(num_classes=10, units=8).output_shape
         (None, 10)
 
     Reference:
@@ -123,9 +123,9 @@ def build_listener(*, num_classes: int, num_bands: int = 40, units: int = 64, dr
     frames = keras.Input(shape=(None, int(num_bands)), dtype="int32", name="frames")
     real = keras.Input(shape=(None,), dtype="int32", name="real")
     x = keras.layers.Rescaling(0.01, name="scaled")(frames)
-    x = keras.layers.Dense(int(units), activation="relu", name="mixed_bands")(x)
-    x = keras.layers.Dropout(dropout / 4, name="mixed_bands_dropout")(x)
+    x = keras.layers.Dense(int(units), activation="relu", name="band_projection")(x)
+    x = keras.layers.Dropout(dropout / 4, name="band_projection_dropout")(x)
     x = bidirectional(x, real, int(units))
     x = keras.layers.Dropout(dropout, name="pooling_dropout")(TextPooling(name="pooling")([x, real]))
     logits = keras.layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
-    return keras.Model([frames, real], logits, name="gru_listener")
+    return keras.Model([frames, real], logits, name="gru_keyword_spotter")

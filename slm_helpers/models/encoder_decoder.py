@@ -1,6 +1,6 @@
 """Encoder-decoder networks: one sequence of tokens in, another out, with attention between them; and decoding with them.
 
-Used by translation and by whatever else is text to text: `build_encoder_decoder` starts from nothing, `build_copying_decoder` makes
+Used by translation and by whatever else is text to text: `build_encoder_decoder` starts from nothing, `build_pointer_generator` makes
 one of a language model, and can copy tokens of the source. In training the decoder reads the true target, shifted by one
 (*teacher forcing*), so that its recurrent layers run over whole sequences and attention is one batched product for all places.
 """
@@ -9,7 +9,7 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import CELLS, CellStep, any_length, recurrent_layers
-from slm_helpers.models.layers import CopyScores, ReverseWords, SourceAttention, StateAtEnd
+from slm_helpers.models.layers import LastState, PointerGenerator, ReverseSequence, SourceAttention
 from slm_helpers.models.registry import builder
 
 _SELDOM_COPIES = -1.0  # gate of a copying decoder before it has learned: one token in four
@@ -74,17 +74,17 @@ def build_encoder_decoder(
         name="embedding",
     )
     x = keras.layers.Dropout(dropout, name="source_dropout")(embedding(source_ids))
-    onwards = _gru(encoder_units, "encoder_gru_onwards")(x)
+    onwards = _gru(encoder_units, "encoder_forward_gru")(x)
     # No mask: it would drop to the slow path. The padding is left on the right, where it comes last in both directions.
-    turned = ReverseWords(name="turned_source")([x, source_ids])
-    back = ReverseWords(name="turned_back")([_gru(encoder_units, "encoder_gru_backwards")(turned), source_ids])
+    turned = ReverseSequence(name="reversed_source")([x, source_ids])
+    back = ReverseSequence(name="backward_states")([_gru(encoder_units, "encoder_backward_gru")(turned), source_ids])
     first_state = keras.layers.Dense(units, activation="tanh", name="first_state")(back[:, 0])
     both = keras.layers.Dropout(dropout, name="memory_dropout")(keras.layers.Concatenate(name="places")([onwards, back, x]))
     memory = keras.layers.Dense(units, name="memory")(both)
     x = keras.layers.Dropout(dropout, name="target_dropout")(embedding(target_ids))
     states = _gru(units, "decoder_gru_0")(x, initial_state=first_state)
     read, _ = SourceAttention(name="attention")([states, memory, source_ids])
-    x = keras.layers.Dropout(dropout, name="read_dropout")(keras.layers.Concatenate(name="state_and_read")([states, read]))
+    x = keras.layers.Dropout(dropout, name="context_dropout")(keras.layers.Concatenate(name="state_and_context")([states, read]))
     x = keras.layers.Dense(size, activation="tanh", name="attended")(x)
     if num_decoder_layers == 2:
         above = _gru(size, "decoder_gru_1")(keras.layers.Dropout(dropout, name="attended_dropout")(x))
@@ -95,7 +95,7 @@ def build_encoder_decoder(
 
 
 @builder
-def build_copying_decoder(
+def build_pointer_generator(
     vocab_size: int,
     *,
     cell: str = "gru",
@@ -109,10 +109,11 @@ def build_copying_decoder(
     """Build a language model that looks back at a source while it writes, and may copy tokens from there.
 
     The layers of `build_language_model` with tied embeddings read the source and, from the state behind it, the target: with the
-    weights of a language model (`start_from`) and none learned yet beside them, it goes on as that would. A GRU reads the source from
+    weights of a language model (`load_backbone_weights`) and none learned yet beside them, it goes on as that would. A GRU reads the source
+    from
     its end; its state, that of the last layer and the vector of the token make a place of the *memory*, to which each state behind the
     source attends. What is read is added to what is scored, and the shares of attention say which tokens would be copied, see
-    `CopyScores`: names and numbers, which few examples cannot teach to spell.
+    `PointerGenerator`: names and numbers, which few examples cannot teach to spell.
 
     Args:
         vocab_size: Number of distinct token ids; id 0 is padding.
@@ -132,7 +133,7 @@ def build_copying_decoder(
         ValueError: If a size is not a positive whole number, dropout lies outside [0, 1) or cell is not known.
 
     Example:
-        >>> build_copying_decoder(vocab_size=40, units=32).output_shape
+        >>> build_pointer_generator(vocab_size=40, units=32).output_shape
         (None, None, 40)
 
     Reference:
@@ -153,20 +154,22 @@ def build_copying_decoder(
     for i in range(num_layers):
         layer = any_length(CELLS[cell](int(units), return_sequences=True, return_state=True, name=f"{cell}_{i}"))
         x, _ = layer(x)
-        y, _ = layer(y, initial_state=StateAtEnd(name=f"first_state_{i}")([x, source_ids]))
+        y, _ = layer(y, initial_state=LastState(name=f"first_state_{i}")([x, source_ids]))
         y = keras.layers.Dropout(dropout, name=f"{cell}_{i}_dropout")(y)
-    turned = _gru(backward_units, "backward_gru")(ReverseWords(name="turned_source")([vectors, source_ids]))
-    places = keras.layers.Concatenate(name="places")([x, ReverseWords(name="turned_back")([turned, source_ids]), vectors])
+    turned = _gru(backward_units, "backward_gru")(ReverseSequence(name="reversed_source")([vectors, source_ids]))
+    places = keras.layers.Concatenate(name="places")([x, ReverseSequence(name="backward_states")([turned, source_ids]), vectors])
     places = keras.layers.Dropout(dropout, name="memory_dropout")(places)
     memory = keras.layers.Dense(int(memory_dim), name="memory")(places)
     read, shares = SourceAttention(name="attention")([keras.layers.Dense(int(memory_dim), name="query")(y), memory, source_ids])
     features = keras.layers.Dense(size, use_bias=False, name="projection")(y) if int(units) != size else y
-    added = keras.layers.Dense(size, kernel_initializer="zeros", name="read")(read)  # nothing at first: the language model goes on
-    features = keras.layers.Dropout(dropout, name="features")(keras.layers.Add(name="features_and_read")([features, added]))
-    seen = keras.layers.Concatenate(name="state_read_token")([y, read, written])
+    added = keras.layers.Dense(size, kernel_initializer="zeros", name="context_projection")(
+        read
+    )  # nothing at first: the language model goes on
+    features = keras.layers.Dropout(dropout, name="features")(keras.layers.Add(name="features_and_context")([features, added]))
+    seen = keras.layers.Concatenate(name="state_context_token")([y, read, written])
     gate = keras.layers.Dense(1, bias_initializer=keras.initializers.Constant(_SELDOM_COPIES), name="gate")(seen)
-    scores = CopyScores(dtype="float32", name="logits_and_copies")([embedding(features, reverse=True), shares, gate, source_ids])
-    return keras.Model([source_ids, target_ids], scores, name=f"{cell}_copying_decoder")
+    scores = PointerGenerator(dtype="float32", name="pointer_generator")([embedding(features, reverse=True), shares, gate, source_ids])
+    return keras.Model([source_ids, target_ids], scores, name=f"{cell}_pointer_generator")
 
 
 def make_features(model: keras.Model) -> keras.Model:
@@ -191,7 +194,7 @@ def make_decoder_step(model: keras.Model) -> keras.Model:
     Shapes: token_ids (batch,), states (batch, size) each, memory and source_ids as in `make_encoder`, logits (batch, vocab_size).
     Handing the states on gives the same logits as one pass over the whole target.
     """
-    if "logits_and_copies" in {layer.name for layer in model.layers}:
+    if "pointer_generator" in {layer.name for layer in model.layers}:
         return _make_copying_step(model)
     layer = model.get_layer
     grus = [layer(name) for name in ("decoder_gru_0", "decoder_gru_1") if name in {each.name for each in model.layers}]
@@ -227,10 +230,10 @@ def _make_copying_step(model: keras.Model) -> keras.Model:
     read, shares = layer("attention")([query, memory, source_ids])
     read = keras.layers.Reshape((memory_dim,))(read)
     features = layer("projection")(x) if "projection" in {each.name for each in model.layers} else x
-    logits = layer("embedding")(layer("features_and_read")([features, layer("read")(read)]), reverse=True)
+    logits = layer("embedding")(layer("features_and_context")([features, layer("context_projection")(read)]), reverse=True)
     gate = layer("gate")(keras.layers.Concatenate()([x, read, vectors]))
     parts = [keras.layers.Reshape((1, part.shape[-1]))(part) for part in (logits, gate)]
-    scores = layer("logits_and_copies")([parts[0], shares, parts[1], source_ids])
+    scores = layer("pointer_generator")([parts[0], shares, parts[1], source_ids])
     scores = keras.layers.Reshape((logits.shape[-1],))(scores)
     return keras.Model([token_ids, *states, memory, source_ids], [scores, *new_states, memory, source_ids], name="decoder_step")
 

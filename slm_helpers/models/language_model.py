@@ -141,7 +141,7 @@ def zero_states(model: keras.Model, batch_size: int) -> list[np.ndarray]:
     return [np.zeros((batch_size, size), dtype="float32") for layer in recurrent_layers(model) for size in _state_sizes(layer)]
 
 
-def make_stepwise(model: keras.Model, *, single_token: bool = False) -> keras.Model:
+def make_stateful_model(model: keras.Model, *, single_token: bool = False) -> keras.Model:
     """Return a view of a language model with its states in the open; the weights are shared, not copied.
 
     Handing the returned states to the next call gives the same logits as one pass over the whole text.
@@ -157,10 +157,10 @@ def make_stepwise(model: keras.Model, *, single_token: bool = False) -> keras.Mo
     token_ids = keras.Input(shape=() if single_token else (None,), dtype="int32", name="token_ids")
     layers = [layer for layer in model.layers[1:] if not isinstance(layer, keras.layers.Dropout)]
     x, states_in, states_out = _connect(layers, token_ids, single_token=single_token)
-    return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_stepwise")
+    return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_stateful")
 
 
-def make_body(model: keras.Model) -> keras.Model:
+def make_backbone(model: keras.Model) -> keras.Model:
     """Return a view of a language model without its output layer: [token_ids, *states] to [features, *states].
 
     The features, shape (batch, time, size), are what the output layer reads: the place for another head, or for a loss that
@@ -169,7 +169,7 @@ def make_body(model: keras.Model) -> keras.Model:
     token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
     layers = [layer for layer in model.layers[1:] if layer.name != "logits"]
     x, states_in, states_out = _connect(layers, token_ids, output=False)
-    return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_body")
+    return keras.Model([token_ids, *states_in], [x, *states_out], name=f"{model.name}_backbone")
 
 
 def output_weights(model: keras.Model) -> tuple[Any, Any]:

@@ -44,7 +44,7 @@ class TextPooling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class NgramScores(keras.layers.Layer):
+class HashedLinear(keras.layers.Layer):
     """Hashed n-grams -> what a linear model on them gives each class: ids (..., ngrams) -> float32 (..., num_classes).
 
     One row of a table a bucket: its scores for the classes, and the square of its weight, by which the sum over a text (or a
@@ -74,7 +74,7 @@ class NgramScores(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class WordStates(keras.layers.Layer):
+class LastSubwordPooling(keras.layers.Layer):
     """[features, word_ends] -> the features at the last token of each word: (batch, time, size), (batch, words) -> (batch, words, size).
 
     `word_ends` holds places on the time axis; 0 (no word ends there) is padding and stands on the right.
@@ -90,8 +90,8 @@ class WordStates(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class WordMeans(keras.layers.Layer):
-    """[features, word_ends] -> the mean of the features over the tokens of each word; shapes as in `WordStates`, 0 for padding.
+class WordMeanPooling(keras.layers.Layer):
+    """[features, word_ends] -> the mean of the features over the tokens of each word; shapes as in `LastSubwordPooling`, 0 for padding.
 
     A word begins after the end of the one before it, the first one at place 1.
     """
@@ -111,7 +111,7 @@ class WordMeans(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class ReverseWords(keras.layers.Layer):
+class ReverseSequence(keras.layers.Layer):
     """[features, word_ends] -> the features in reverse order within the true number of words; padding stays on the right.
 
     What a recurrent layer needs to read from right to left without a mask: `go_backwards` would begin in the padding.
@@ -130,7 +130,7 @@ class ReverseWords(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class WordSpelling(keras.layers.Layer):
+class CharCNN(keras.layers.Layer):
     """The characters of each word -> features of its spelling: (batch, words, characters) -> (batch, words, filters).
 
     Vectors of three characters in a row pass through one product and ReLU, and the highest value over the word is kept: endings,
@@ -148,7 +148,7 @@ class WordSpelling(keras.layers.Layer):
     def build(self, input_shape: tuple) -> None:
         """Make the weights."""
         small = keras.initializers.RandomUniform(-0.5, 0.5)
-        self.vectors = self.add_weight(shape=(self.num_characters, self.size), initializer=small, name="vectors")
+        self.vectors = self.add_weight(shape=(self.num_characters, self.size), initializer=small, name="embedding")
         self.kernel = self.add_weight(shape=(3 * self.size, self.filters), initializer="glorot_uniform", name="kernel")
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
@@ -182,7 +182,7 @@ def _take_places(features: Any, places: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class TextMatch(keras.layers.Layer):
+class AlignedQuestionAttention(keras.layers.Layer):
     """[passage, question, question_ends] -> what each word of the passage finds in the question: the mean there, and the likeliest match.
 
     Each word of the passage, shape (batch, words, size), attends to the words of the question, (batch, question_words, size), by
@@ -195,14 +195,14 @@ class TextMatch(keras.layers.Layer):
 
     def build(self, input_shape: list) -> None:
         """Make the sharpness."""
-        self.sharpness = self.add_weight(shape=(), initializer=keras.initializers.Constant(5.0), name="sharpness")
+        self.scale = self.add_weight(shape=(), initializer=keras.initializers.Constant(5.0), name="scale")
 
     def call(self, arguments: list) -> Any:
         """Return the attended features and the highest cosine."""
         passage, question, ends = arguments
         padding = ops.cast(ops.equal(ops.cast(ends, "int32"), 0), "float32")[:, None, :]
         cosine = ops.cast(ops.matmul(_unit_length(passage), ops.transpose(_unit_length(question), (0, 2, 1))), "float32")
-        shares = ops.softmax(cosine * ops.cast(self.sharpness, "float32") - 1e9 * padding)
+        shares = ops.softmax(cosine * ops.cast(self.scale, "float32") - 1e9 * padding)
         highest = ops.max(cosine - 4 * padding, axis=-1, keepdims=True)  # a cosine is -1 at least
         return ops.concatenate([ops.matmul(ops.cast(shares, question.dtype), question), ops.cast(highest, question.dtype)], axis=-1)
 
@@ -238,7 +238,7 @@ class SourceAttention(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class StateAtEnd(keras.layers.Layer):
+class LastState(keras.layers.Layer):
     """[states, token_ids] -> the state behind the last token of each row, (batch, size), past padding (0) on the right."""
 
     def call(self, arguments: list) -> Any:
@@ -253,7 +253,7 @@ class StateAtEnd(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class CopyScores(keras.layers.Layer):
+class PointerGenerator(keras.layers.Layer):
     """[logits, shares, gate, source_ids] -> log-probabilities of writing a token: drawn from the vocabulary, or copied from the source.
 
     The vocabulary's probabilities, softmax of logits, (batch, time, vocab_size), and those of the source's tokens, the sums of the
@@ -282,7 +282,7 @@ class CopyScores(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class ChoiceOfPlaces(keras.layers.Layer):
+class SpanLogits(keras.layers.Layer):
     """[scores, none, word_ends] -> scores of every start and every end, place 0 for none at all: float32, (batch, 2, 1 + words).
 
     `scores` of start and end have shape (batch, words, 2), those of none (batch, 2). Padding (word_ends 0) gets -1e9.
@@ -302,7 +302,7 @@ class ChoiceOfPlaces(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class FrameScores(keras.layers.Layer):
+class IntentSlotLogits(keras.layers.Layer):
     """[tags, intent, word_ends] -> one table of scores a command: float32, (batch, places, num_tags + num_intents).
 
     Tags have shape (batch, places, num_tags), the intent (batch, num_intents). The last place whose `word_ends` is not 0 stands

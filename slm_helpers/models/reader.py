@@ -4,12 +4,19 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import CELLS, any_length
-from slm_helpers.models.layers import ChoiceOfPlaces, ReverseWords, TextMatch, TextPooling, WordMeans, WordStates
+from slm_helpers.models.layers import (
+    AlignedQuestionAttention,
+    LastSubwordPooling,
+    ReverseSequence,
+    SpanLogits,
+    TextPooling,
+    WordMeanPooling,
+)
 from slm_helpers.models.registry import builder
 
 
 @builder
-def build_reader(
+def build_span_extractor(
     vocab_size: int,
     *,
     num_features: int,
@@ -22,7 +29,7 @@ def build_reader(
 ) -> keras.Model:
     """Build a recurrent reader on top of the layers of `build_language_model`: it finds the answer to a question in a passage.
 
-    The language model's layers (same names and shapes, so that `start_from` can copy them) read question and passage from left
+    The language model's layers (same names and shapes, so that `load_backbone_weights` can copy them) read question and passage from left
     to right. A word is described by their state at its last token and by the mean of its tokens' vectors. Each word of the
     passage attends to the words of the question, by their plain vectors and by what a layer of its own makes of the
     description; with that and with features counted outside (is the word asked for?) two GRUs read the passage, one from each
@@ -48,7 +55,7 @@ def build_reader(
         ValueError: If a size is not a positive whole number, `dropout` lies outside [0, 1) or `cell` is not known.
 
     Example:
-        >>> build_reader(vocab_size=40, num_features=3, units=32).output_shape
+        >>> build_span_extractor(vocab_size=40, num_features=3, units=32).output_shape
         (None, 2, None)
 
     Reference:
@@ -67,7 +74,7 @@ def build_reader(
     initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
     embedding = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")
     recurrent = [any_length(CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}")) for i in range(num_layers)]
-    reading = keras.layers.Dense(size, activation="tanh", name="reading")
+    reading = keras.layers.Dense(size, activation="tanh", name="word_projection")
 
     def read(token_ids, ends, name: str):
         """Return of each word the mean of its vectors, and its description."""
@@ -75,49 +82,49 @@ def build_reader(
         x = keras.layers.Dropout(dropout, name=f"{name}_embedding_dropout")(vectors)
         for i, layer in enumerate(recurrent):
             x = layer(x if i == 0 else keras.layers.Dropout(dropout, name=f"{name}_{cell}_{i - 1}_dropout")(x))
-        # What no head has changed yet, states and means, can be computed once for all passes: see `make_reader_head`.
-        states, means = WordStates(name=f"{name}_states")([x, ends]), WordMeans(name=f"{name}_means")([vectors, ends])
+        # What no head has changed yet, states and means, can be computed once for all passes: see `make_span_head`.
+        states, means = LastSubwordPooling(name=f"{name}_states")([x, ends]), WordMeanPooling(name=f"{name}_means")([vectors, ends])
         described = [keras.layers.Dropout(dropout, name=f"{name}_{kind}_dropout")(x) for kind, x in (("states", states), ("means", means))]
         return means, reading(keras.layers.Concatenate(name=f"{name}_words")(described))
 
     question_means, question_words = read(question, question_ends, "question")
     passage_means, passage_words = read(passage, passage_ends, "passage")
-    asked = TextMatch(name="asked")([passage_words, question_words, question_ends])
-    alike = TextMatch(name="alike")([passage_means, question_means, question_ends])
-    counted = keras.layers.Rescaling(0.01, name="counted")(features)
+    asked = AlignedQuestionAttention(name="question_attention")([passage_words, question_words, question_ends])
+    alike = AlignedQuestionAttention(name="embedding_attention")([passage_means, question_means, question_ends])
+    counted = keras.layers.Rescaling(0.01, name="scaled_features")(features)
     x = keras.layers.Concatenate(name="matched")([passage_words, asked, alike])
-    x = keras.layers.Concatenate(name="seen")([keras.layers.Dropout(dropout, name="matched_dropout")(x), counted])
+    x = keras.layers.Concatenate(name="matched_and_features")([keras.layers.Dropout(dropout, name="matched_dropout")(x), counted])
     x = keras.layers.Dense(size, activation="relu", name="merged")(x)
-    onwards = any_length(FastGRU(size, return_sequences=True, name="onwards"))(x)
-    back = any_length(FastGRU(size, return_sequences=True, name="backwards"))(ReverseWords(name="turned_words")([x, passage_ends]))
-    back = ReverseWords(name="turned_back")([back, passage_ends])
+    onwards = any_length(FastGRU(size, return_sequences=True, name="forward_gru"))(x)
+    back = any_length(FastGRU(size, return_sequences=True, name="backward_gru"))(ReverseSequence(name="reversed_words")([x, passage_ends]))
+    back = ReverseSequence(name="backward_states")([back, passage_ends])
     x = keras.layers.Concatenate(name="context")([x, onwards, back])
     x = keras.layers.Dropout(dropout, name="context_dropout")(x)
     wanted = TextPooling(name="pooling_question")([question_words, question_ends])
     wanted = keras.layers.Dropout(dropout, name="pooling_question_dropout")(wanted)
     # A word is scored by itself and by what it has in common with the question.
-    gates = keras.layers.Dense(3 * size, name="logits_wanted")(wanted)
+    gates = keras.layers.Dense(3 * size, name="logits_question")(wanted)
     common = keras.layers.Multiply(name="logits_common")([x, keras.layers.Reshape((1, 3 * size), name="logits_gates")(gates)])
-    scores = keras.layers.Dense(2, name="logits_places")(keras.layers.Concatenate(name="logits_words")([x, common]))
+    scores = keras.layers.Dense(2, name="logits_span")(keras.layers.Concatenate(name="logits_words")([x, common]))
     whole = TextPooling(name="pooling_passage")([x, passage_ends])
-    none = keras.layers.Dense(2, name="logits_none")(keras.layers.Concatenate(name="logits_whole")([whole, wanted]))
-    logits = ChoiceOfPlaces(dtype="float32", name="logits")([scores, none, passage_ends])
-    return keras.Model([question, question_ends, passage, passage_ends, features], logits, name=f"{cell}_reader")
+    none = keras.layers.Dense(2, name="logits_no_answer")(keras.layers.Concatenate(name="logits_whole")([whole, wanted]))
+    logits = SpanLogits(dtype="float32", name="logits")([scores, none, passage_ends])
+    return keras.Model([question, question_ends, passage, passage_ends, features], logits, name=f"{cell}_span_extractor")
 
 
-def make_word_views(reader: keras.Model) -> list[keras.Model]:
-    """Return two views of a `build_reader`: from [tokens, word_ends] of a text to the states of its words, and to their mean vectors."""
+def make_word_encoders(reader: keras.Model) -> list[keras.Model]:
+    """Return two views of a span extractor: from [tokens, word_ends] of a text to the states of its words, and to their mean vectors."""
     inputs = reader.inputs[2:4]
     return [keras.Model(inputs, reader.get_layer(f"passage_{kind}").output, name=f"word_{kind}") for kind in ("states", "means")]
 
 
-def make_reader_head(reader: keras.Model) -> keras.Model:
-    """Return a view of a `build_reader` that begins where the layers of the language model end.
+def make_span_head(reader: keras.Model) -> keras.Model:
+    """Return a view of a `build_span_extractor` that begins where the layers of the language model end.
 
-    Its inputs are the states and means of `make_word_views` and the places of the words' ends, of the question and then of the
+    Its inputs are the states and means of `make_word_encoders` and the places of the words' ends, of the question and then of the
     passage, and the features. It shares the reader's weights: to train it is to train the reader with these layers frozen.
     """
     _, question_ends, _, passage_ends, features = reader.inputs
     described = {text: [reader.get_layer(f"{text}_{kind}").output for kind in ("states", "means")] for text in ("question", "passage")}
     inputs = [*described["question"], question_ends, *described["passage"], passage_ends, features]
-    return keras.Model(inputs, reader.output, name="reader_head")
+    return keras.Model(inputs, reader.output, name="span_head")

@@ -9,10 +9,35 @@ from typing import Any
 from slm_helpers._backend import keras
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {}
+# Names in folders that were saved before a builder, a layer or a weight got its present name.
+_OLD_BUILDERS = {
+    "build_reader": "build_span_extractor",
+    "build_listener": "build_keyword_spotter",
+    "build_commander": "build_intent_slot_model",
+    "build_tracer": "build_knowledge_tracer",
+    "build_copying_decoder": "build_pointer_generator",
+}
+_OLD_NAMES = {
+    "onwards": "forward_gru",
+    "backwards": "backward_gru",
+    "encoder_gru_onwards": "encoder_forward_gru",
+    "encoder_gru_backwards": "encoder_backward_gru",
+    "asked": "question_attention",
+    "alike": "embedding_attention",
+    "sharpness": "scale",
+    "reading": "word_projection",
+    "logits_wanted": "logits_question",
+    "logits_places": "logits_span",
+    "logits_none": "logits_no_answer",
+    "read": "context_projection",
+    "spelling": "char_cnn",
+    "vectors": "embedding",
+    "mixed_bands": "band_projection",
+}
 
 
 def builder(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
-    """Register a model builder by its name and note its arguments on the model as `model.recipe`."""
+    """Register a model builder by its name and note its arguments on the model as `model.builder_config`."""
 
     @functools.wraps(function)
     def build(*args: Any, **kwargs: Any) -> keras.Model:
@@ -20,20 +45,32 @@ def builder(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
         bound.apply_defaults()
         model = function(*args, **kwargs)
         # As text: Keras would wrap a dictionary attribute in its own tracking class.
-        model.recipe = json.dumps({"builder": function.__name__, "arguments": bound.arguments}, default=lambda number: number.item())
+        model.builder_config = json.dumps(
+            {"builder": function.__name__, "arguments": bound.arguments}, default=lambda number: number.item()
+        )
         return model
 
     BUILDERS[function.__name__] = build
     return build
 
 
-def shared_shape(base: keras.Model) -> dict[str, Any]:
-    """Return what a builder has to be told so that its network has the layers of a language model, see `start_from`."""
-    arguments = json.loads(base.recipe)["arguments"]
+def current_builder(name: str) -> str:
+    """Return the present name of a builder that a folder names."""
+    return _OLD_BUILDERS.get(name, name)
+
+
+def current_path(path: str) -> str:
+    """Return the present path of a weight that a folder holds, e.g. "onwards/gru_cell/kernel"."""
+    return "/".join(_OLD_NAMES.get(part, part) for part in path.split("/"))
+
+
+def backbone_config(base: keras.Model) -> dict[str, Any]:
+    """Return what a builder has to be told so that its network has the layers of a language model, see `load_backbone_weights`."""
+    arguments = json.loads(base.builder_config)["arguments"]
     return {name: arguments[name] for name in ("vocab_size", "cell", "embedding_dim", "units", "num_layers")}
 
 
-def start_from(model: keras.Model, base: keras.Model) -> list[str]:
+def load_backbone_weights(model: keras.Model, base: keras.Model) -> list[str]:
     """Copy the weights of `base` into the layers of `model` that have the same name; returns their names, first to last.
 
     The output layer "logits" stays as it is: its rows mean something else in each model.

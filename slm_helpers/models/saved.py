@@ -1,13 +1,10 @@
 """Model folders that load back to what was saved.
 
-A builder returns an uncompiled functional model and leaves its own call on it (`model.recipe`), so that a saved folder needs
+A builder returns an uncompiled functional model and leaves its own call on it (`model.builder_config`), so that a saved folder needs
 names and numbers only: loading looks the builder up in BUILDERS and never runs code from the folder.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +14,26 @@ from slm_helpers._checks import check_choice
 from slm_helpers._paths import PRETRAINED_DIR, check_checkout
 from slm_helpers.data.files import sha256_of
 from slm_helpers.models import classifiers, encoder_decoder, language_model, reader, taggers, tracer  # noqa: F401 - they fill BUILDERS
-from slm_helpers.models.folders import FORMAT_VERSION, check_replaceable, read_config
-from slm_helpers.models.registry import BUILDERS
+from slm_helpers.models.folders import (
+    FORMAT_VERSION,
+    atomic_folder,
+    check_regular,
+    check_replaceable,
+    read_config,
+    read_json,
+    write_json,
+)
+from slm_helpers.models.registry import BUILDERS, current_builder, current_path
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+WEIGHTS_DTYPES = ("float32", "float16")
+_OUTPUTS = ("num_classes", "num_tags")  # arguments of builders that say how many labels a model needs
+_RECURRENT_SIZES = ("units", "head_units", "encoder_units", "backward_units", "size")  # with a matrix of this size squared
 
 
 @dataclass
@@ -62,7 +71,7 @@ def save_model(
     The folder is written under a temporary name and renamed, so an interrupted save leaves the old one whole.
 
     Args:
-        folder: Where to; an older model folder there is replaced, anything else is not.
+        folder: Where to; an older model folder there is replaced; a link, or a folder that holds anything else, is refused.
         model: A model made by one of BUILDERS.
         tokenizer: Goes with the model.
         task: What the model does: "lm", "classify" ...
@@ -76,22 +85,17 @@ def save_model(
     Returns:
         The folder.
     """
-    check_choice(("float32", "float16"), weights_dtype=weights_dtype)
-    if not hasattr(model, "recipe"):
+    check_choice(WEIGHTS_DTYPES, weights_dtype=weights_dtype)
+    if not hasattr(model, "builder_config"):
         raise ValueError(f"{model.name} was not made by one of {', '.join(BUILDERS)}, so its folder could not be loaded again.")
     folder = Path(folder)
     check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        weights = {w.path: keras.ops.convert_to_numpy(w).astype(weights_dtype) for w in model.weights}
-        broken = [path for path, values in weights.items() if not np.isfinite(values).all()]
-        if broken:
-            raise ValueError(f"The weights {broken[0]} hold NaN or infinite values{' in float16' if weights_dtype == 'float16' else ''}.")
-        save_file(weights, new / "weights.safetensors")
+    with atomic_folder(folder) as new:
+        save_file(_encode(model, weights_dtype), new / "weights.safetensors")
+        (new / "weights.safetensors").chmod(0o644)  # else for its writer only
         if tokenizer is not None:
             tokenizer.save(new / "tokenizer.json")
-        _write_json(new / "metrics.json", metrics or {})
+        write_json(new / "metrics.json", metrics or {}, strict=False)  # a score may be undefined
         if history is not None:
             history.to_csv(new / "history.csv", index=False)
         (new / "card.md").write_text(card or f"# {folder.name}\n", encoding="utf-8")
@@ -100,37 +104,21 @@ def save_model(
             "format_version": FORMAT_VERSION,
             "keras_version": keras.__version__,
             "task": task,
-            **json.loads(model.recipe),
+            **json.loads(model.builder_config),
             "labels": labels or [],
             "settings": settings or {},
             "num_parameters": int(sum(np.prod(w.shape) for w in model.weights)),
             "weights_dtype": weights_dtype,
             "sha256": {name: sha256_of(new / name) for name in checked},
         }
-        _write_json(new / "config.json", config)
-        os.chmod(new, 0o755)
-        os.chmod(new / "weights.safetensors", 0o644)  # else for its writer only
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-            try:
-                os.replace(folder, old / "model")
-                os.replace(new, folder)
-            except BaseException:
-                if not folder.exists():
-                    os.replace(old / "model", folder)
-                shutil.rmtree(old)
-                raise
-            shutil.rmtree(old)
-        else:
-            os.replace(new, folder)
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+        write_json(new / "config.json", config)
     return folder
 
 
 def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
     """Load a model folder: the logits equal those of the saved model (float16 weights: of the rounded ones).
+
+    Everything is checked before it is used, and sizes before anything is built: a folder may come from anywhere.
 
     Args:
         folder: Written by `save_model`.
@@ -138,42 +126,30 @@ def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
 
     Raises:
         FileNotFoundError: If the folder or one of its files is missing.
-        ValueError: If a file was changed or cut short, or the folder is of a newer format or another task.
+        ValueError: If a file was changed or cut short, the folder is of a newer format or another task, its parts do not fit
+            together, or a weight is NaN or infinite.
     """
     folder = Path(folder)
     config = read_config(folder)
     if task is not None and config["task"] != task:
         raise ValueError(f"{folder} holds a model for the task {config['task']!r}, but {task!r} is needed.")
-    for name, recorded in config["sha256"].items():
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder / name} is missing. Copy the model folder again.")
+    for name, recorded in ({"weights.safetensors": ""} | config["sha256"]).items():
+        check_regular(folder / name)
         found = sha256_of(folder / name)
         if found != recorded:
             raise ValueError(
                 f"{folder / name} was changed or cut short (SHA-256 {found[:12]}..., recorded {recorded[:12]}...). Copy it again."
             )
-    if config["builder"] not in BUILDERS:
+    name = current_builder(config["builder"])
+    if name not in BUILDERS:
         raise ValueError(f"{folder}: the builder {config['builder']!r} is not known. Known: {', '.join(BUILDERS)}.")
-    model = BUILDERS[config["builder"]](**config["arguments"])
-    try:
-        weights = load_file(folder / "weights.safetensors")
-    except SafetensorError as error:
-        raise ValueError(f"{folder / 'weights.safetensors'} cannot be read ({error}). Copy it again.") from error
-    for weight in model.weights:
-        if weight.path not in weights or weights[weight.path].shape != tuple(weight.shape):
-            raise ValueError(
-                f"{folder / 'weights.safetensors'} has no weights {weight.path} of shape {tuple(weight.shape)}. "
-                "The folder does not fit this package."
-            )
-        weight.assign(weights[weight.path].astype("float32"))
-    has_tokenizer = (folder / "tokenizer.json").exists()
     return SavedModel(
-        model=model,
-        tokenizer=Tokenizer.load(folder / "tokenizer.json") if has_tokenizer else None,
+        model=_load_network(folder, name, config),
+        tokenizer=_load_tokenizer(folder / "tokenizer.json"),
         task=config["task"],
         labels=config["labels"],
         settings=config["settings"],
-        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")) if (folder / "metrics.json").exists() else {},
+        metrics=read_json(folder / "metrics.json", strict=False) if (folder / "metrics.json").exists() else {},
         folder=folder,
     )
 
@@ -188,5 +164,63 @@ def load_pretrained(name: str) -> SavedModel:
     return load_model(PRETRAINED_DIR / name)
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _encode(model: keras.Model, weights_dtype: str) -> dict[str, np.ndarray]:
+    """Return the weights of a model as they are stored, by path."""
+    stored = {weight.path: keras.ops.convert_to_numpy(weight).astype(weights_dtype) for weight in model.weights}
+    for path, values in stored.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"The weights {path} hold NaN or infinite values{' in float16' if weights_dtype == 'float16' else ''}.")
+    return stored
+
+
+def _decode(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return weights as float32 arrays by path, from what `_encode` made of them."""
+    return {path: values.astype("float32") for path, values in stored.items()}
+
+
+def _load_network(folder: Path, builder: str, config: dict[str, Any]) -> keras.Model:
+    """Build the network of a folder and give it its weights."""
+    path, arguments, labels = folder / "weights.safetensors", config["arguments"], config["labels"]
+    try:
+        with safe_open(path, framework="numpy") as file:
+            _check_sizes(arguments, [tuple(file.get_slice(key).get_shape()) for key in file.keys()], folder)  # noqa: SIM118
+            weights = _decode({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+        model = BUILDERS[builder](**arguments)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}). Copy it again.") from error
+    except TypeError as error:
+        raise ValueError(f"{folder / 'config.json'}: the arguments do not fit {builder} ({error}). Copy the folder again.") from error
+    num_outputs = next((arguments[name] for name in _OUTPUTS if name in arguments), None)
+    if num_outputs is not None and len(labels) != num_outputs:
+        raise ValueError(f"{folder} has {len(labels)} labels, but the model scores {num_outputs}. Copy the folder again.")
+    known = {weight.path for weight in model.weights}
+    weights = {key if key in known else current_path(key): values for key, values in weights.items()}
+    for weight in model.weights:
+        values = weights.get(weight.path)
+        if values is None or values.shape != tuple(weight.shape):
+            raise ValueError(f"{path} has no weights {weight.path} of shape {tuple(weight.shape)}. The folder does not fit this package.")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: the weights {weight.path} hold NaN or infinite values. The training went wrong; train again.")
+        weight.assign(values)
+    return model
+
+
+def _check_sizes(arguments: dict[str, Any], shapes: list[tuple[int, ...]], folder: Path) -> None:
+    """Raise ValueError for a size that the weights cannot have: building such a network might take all memory first."""
+    lengths, total = {length for shape in shapes for length in shape}, sum(int(np.prod(shape)) for shape in shapes)
+    for name, value in arguments.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        found = value <= 64 or {value, value + 1, 2 * value + 2} & lengths  # + 1 for padding; one more for answers, twice
+        if not found or (name in _RECURRENT_SIZES and value * value > total) or (name == "num_layers" and value > len(shapes)):
+            raise ValueError(f"{folder}: {name} is {value:,}, but the weights have no such size. The folder does not fit this package.")
+
+
+def _load_tokenizer(path: Path) -> Tokenizer | None:
+    if not path.exists():
+        return None
+    read_json(path)  # a regular file, of a size and depth that can be read
+    try:
+        return Tokenizer.load(path)
+    except Exception as error:  # the library that reads it raises plain Exception
+        raise ValueError(f"{path} cannot be read ({error}). Copy it again.") from error

@@ -6,8 +6,8 @@ See `slm_helpers.models.saved` for what a builder returns.
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive
 from slm_helpers.models.layers import (
-    FrameScores,
-    NgramScores,
+    HashedLinear,
+    IntentSlotLogits,
     TextPooling,
 )
 from slm_helpers.models.registry import builder
@@ -32,7 +32,7 @@ def build_tagger(
 ) -> keras.Model:
     """Build a recurrent tagger of words on top of the layers of `build_language_model`.
 
-    The language model's layers (same names and shapes, so that `start_from` can copy them) read the tokens from left to right.
+    The language model's layers (same names and shapes, so that `load_backbone_weights` can copy them) read the tokens from left to right.
     A word is described by their state at its last token, by the mean of its tokens' vectors and by its spelling; two GRUs then
     read the words, one from each side, and each word's pair of states is scored.
 
@@ -80,13 +80,13 @@ def build_tagger(
     if not num_buckets:
         return keras.Model(inputs, logits, name=f"{cell}_tagger")
     features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
-    scores = NgramScores(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
+    scores = HashedLinear(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
     logits = keras.layers.Add(name="logits_sum")([logits, scores])
     return keras.Model([*inputs, features], logits, name=f"{cell}_tagger")
 
 
 @builder
-def build_commander(
+def build_intent_slot_model(
     vocab_size: int,
     *,
     num_tags: int,
@@ -134,7 +134,7 @@ def build_commander(
             [0, 1) or `cell` is not known.
 
     Example:
-        >>> build_commander(vocab_size=40, num_tags=9, num_intents=4, units=32).output_shape
+        >>> build_intent_slot_model(vocab_size=40, num_tags=9, num_intents=4, units=32).output_shape
         (None, None, 13)
 
     Reference:
@@ -154,15 +154,15 @@ def build_commander(
     intent = keras.layers.Dense(int(num_intents), dtype="float32", name="logits_intent")(pooled)
     if num_buckets:
         features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
-        scores = NgramScores(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
+        scores = HashedLinear(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
         tags = keras.layers.Add(name="logits_tags_sum")([tags, scores])
         inputs.append(features)
     if num_intent_buckets:
         ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
-        scores = NgramScores(int(num_intent_buckets), int(num_intents), trainable=False, dtype="float32", name="intent_ngram_scores")(
+        scores = HashedLinear(int(num_intent_buckets), int(num_intents), trainable=False, dtype="float32", name="intent_ngram_scores")(
             ngrams
         )
         intent = keras.layers.Add(name="logits_intent_sum")([intent, scores])
         inputs.append(ngrams)
-    logits = FrameScores(dtype="float32", name="logits")([tags, intent, word_ends])
-    return keras.Model(inputs, logits, name=f"{cell}_commander")
+    logits = IntentSlotLogits(dtype="float32", name="logits")([tags, intent, word_ends])
+    return keras.Model(inputs, logits, name=f"{cell}_intent_slot_model")

@@ -8,7 +8,7 @@ from slm_helpers.models.registry import builder
 
 
 @builder
-def build_tracer(
+def build_knowledge_tracer(
     num_skills: int,
     *,
     num_features: int,
@@ -41,7 +41,7 @@ def build_tracer(
         ValueError: If a size is not a positive whole number or `dropout` lies outside [0, 1).
 
     Example:
-        >>> build_tracer(5, num_features=3).output_shape
+        >>> build_knowledge_tracer(5, num_features=3).output_shape
         (None, None, 2)
 
     Reference:
@@ -58,9 +58,9 @@ def build_tracer(
     # No mask: it would drop to the slow path. Padding stands on the right, where no earlier place sees it.
     x = any_length(FastGRU(int(units), return_sequences=True, name="gru_0"))(x)
     asked = keras.layers.Embedding(num_skills + 1, size, name="skill_embedding")(skills)
-    counted = keras.layers.Rescaling(0.01, name="counted")(features)
+    counted = keras.layers.Rescaling(0.01, name="scaled_features")(features)
     x = keras.layers.Concatenate(name="joined")([keras.layers.Dropout(dropout, name="gru_0_dropout")(x), asked, counted])
     x = keras.layers.Dense(int(head_units), activation="relu", name="merged")(x)
     x = keras.layers.Dropout(dropout, name="merged_dropout")(x)
     logits = keras.layers.Dense(2, dtype="float32", name="logits")(x)
-    return keras.Model([answers, skills, features], logits, name="gru_tracer")
+    return keras.Model([answers, skills, features], logits, name="gru_knowledge_tracer")

@@ -6,7 +6,7 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import CELLS, any_length
-from slm_helpers.models.layers import ReverseWords, WordMeans, WordSpelling, WordStates
+from slm_helpers.models.layers import CharCNN, LastSubwordPooling, ReverseSequence, WordMeanPooling
 from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS
 
 
@@ -42,9 +42,9 @@ def encode_words(
         x = any_length(CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}"))(x)
     states = x
     words = [
-        WordStates(name="word_states")([states, word_ends]),
-        WordMeans(name="word_means")([vectors, word_ends]),
-        WordSpelling(NUM_CHARACTERS, filters=int(filters), name="spelling")(characters),
+        LastSubwordPooling(name="word_states")([states, word_ends]),
+        WordMeanPooling(name="word_means")([vectors, word_ends]),
+        CharCNN(NUM_CHARACTERS, filters=int(filters), name="char_cnn")(characters),
     ]
     x = keras.layers.Dropout(dropout, name="words_dropout")(keras.layers.Concatenate(name="words")(words))
     return [token_ids, word_ends, characters], states, bidirectional(x, word_ends, int(head_units))
@@ -52,9 +52,9 @@ def encode_words(
 
 def bidirectional(x: Any, ends: Any, units: int) -> Any:
     """Return the states of two GRUs over places, one from each side, side by side; `ends` is 0 where there is padding."""
-    onwards = any_length(FastGRU(units, return_sequences=True, name="onwards"))(x)
+    onwards = any_length(FastGRU(units, return_sequences=True, name="forward_gru"))(x)
     # No mask: it would drop to the slow path. The padding is left on the right, where it comes last in both directions.
-    turned = ReverseWords(name="turned_words")([x, ends])
-    back = any_length(FastGRU(units, return_sequences=True, name="backwards"))(turned)
-    back = ReverseWords(name="turned_back")([back, ends])
+    turned = ReverseSequence(name="reversed_words")([x, ends])
+    back = any_length(FastGRU(units, return_sequences=True, name="backward_gru"))(turned)
+    back = ReverseSequence(name="backward_states")([back, ends])
     return keras.layers.Concatenate(name="context")([onwards, back])

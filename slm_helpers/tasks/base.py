@@ -394,7 +394,7 @@ def put_beside(
         The same with one network that adds the scores of both, the shares worked into its weights, and what was calibrated for
         the other scores left out of the settings; and its scores on valid, from before the linear model learned from it.
     """
-    from slm_helpers.models.registry import start_from
+    from slm_helpers.models.registry import load_backbone_weights
 
     options |= {"num_classes": num_classes or len(saved.labels), "num_buckets": num_buckets}
     table, bias = fit_ngram_table(hashed["train"], codes["train"], **options)
@@ -405,8 +405,8 @@ def put_beside(
         mixed = shares[0] * network_scores + shares[1] * linear
         if not keep_valid:
             table, bias = fit_ngram_table([*hashed["train"], *hashed["valid"]], np.concatenate([codes["train"], codes["valid"]]), **options)
-    model = build(**json.loads(saved.model.recipe)["arguments"] | {buckets: num_buckets})
-    start_from(model, saved.model)
+    model = build(**json.loads(saved.model.builder_config)["arguments"] | {buckets: num_buckets})
+    load_backbone_weights(model, saved.model)
     kernel, own_bias = saved.model.get_layer(head).get_weights()
     table[:, :-1] *= shares[1]
     model.get_layer(head).set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])

@@ -17,7 +17,7 @@ from slm_helpers.generation.sampling import SamplingRule
 from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.language_model import build_language_model
-from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation
 from slm_helpers.text.records import LETTERS, Record, delexicalise, fill, invented_terms, parse_facts, states
@@ -84,10 +84,10 @@ def train(
         saved = replace(saved, tokenizer=tokenizer)
         shape = SCRATCH | {"vocab_size": saved.tokenizer.vocab_size}
     else:
-        shape = shared_shape(base.model)
+        shape = backbone_config(base.model)
     model = build_language_model(**shape, dropout=dropout)
     if base is not None:
-        start_from(model, base.model)
+        load_backbone_weights(model, base.model)
     saved = replace(saved, model=model)
     parts = {split: _examples(saved, part) for split, part in frame.groupby("split") if split in ("train", "valid")}
     return saved, fit_examples(model, parts["train"], parts.get("valid"), config=config)

@@ -8,8 +8,8 @@ from typing import Any
 from slm_helpers._backend import cached_on, keras
 from slm_helpers.metrics.question_answering import answer_table, exact_matches, token_f1_scores
 from slm_helpers.models.classifiers import build_text_classifier
-from slm_helpers.models.reader import build_reader, make_reader_head
-from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.reader import build_span_extractor, make_span_head
+from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.tasks.base import Evaluation, starting_tokenizer
@@ -182,16 +182,16 @@ def reader_from_base(base: keras.Model, *, dropout: float = 0.4) -> keras.Model:
     """Build a reader in the shape of a language model and copy the shared layers, or copy a whole reader.
 
     Args:
-        base: From `build_language_model`, e.g. `load_pretrained("slm-base-en").model`, or from `build_reader`.
+        base: From `build_language_model`, e.g. `load_pretrained("slm-base-en").model`, or from `build_span_extractor`.
         dropout: Share of activations dropped in training.
     """
-    recipe = json.loads(base.recipe)
-    if recipe["builder"] == "build_reader":
-        model = build_reader(**recipe["arguments"] | {"dropout": dropout})
+    recipe = json.loads(base.builder_config)
+    if recipe["builder"] == "build_span_extractor":
+        model = build_span_extractor(**recipe["arguments"] | {"dropout": dropout})
         model.set_weights(base.get_weights())
         return model
-    model = build_reader(**shared_shape(base), num_features=NUM_FEATURES, dropout=dropout)
-    start_from(model, base)
+    model = build_span_extractor(**backbone_config(base), num_features=NUM_FEATURES, dropout=dropout)
+    load_backbone_weights(model, base)
     return model
 
 
@@ -206,7 +206,7 @@ def fit_reader(
     """Train a reader, its weights are changed in place; returns the history of `fit_examples`.
 
     Args:
-        model: From `build_reader`.
+        model: From `build_span_extractor`.
         train: From `answer_examples`, as is valid.
         valid: Chooses the pass; None for none.
         config: Settings of the training.
@@ -220,11 +220,11 @@ def fit_reader(
     if num_tokens > _MAX_KEPT:
         return fit_examples(model, train, valid, config=replace(config, frozen=_layers_of_language_model(model)))
     described = [examples and describe_examples(model, examples, kept) for examples in (train, valid)]
-    return fit_examples(cached_on(model, "reader_head", lambda: make_reader_head(model)), *described, config=config)
+    return fit_examples(cached_on(model, "reader_head", lambda: make_span_head(model)), *described, config=config)
 
 
 def _layers_of_language_model(reader: keras.Model) -> tuple[str, ...]:
-    arguments = json.loads(reader.recipe)["arguments"]
+    arguments = json.loads(reader.builder_config)["arguments"]
     return ("embedding", *(f"{arguments['cell']}_{i}" for i in range(arguments["num_layers"])))
 
 
@@ -235,7 +235,7 @@ def _train_reader(
     contexts = list(dict.fromkeys(parts["train"]["context"]))
     tokenizer = starting_tokenizer(base, [*contexts, *parts["train"]["question"]])
     if base is None:
-        model = build_reader(tokenizer.vocab_size, num_features=NUM_FEATURES, dropout=dropout, **SCRATCH)
+        model = build_span_extractor(tokenizer.vocab_size, num_features=NUM_FEATURES, dropout=dropout, **SCRATCH)
     else:
         model = reader_from_base(base.model, dropout=dropout)
     reading = Reading(tokenizer)

@@ -12,9 +12,9 @@ from slm_helpers.data.schema import check_tags
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.intent_slot import frame_table
 from slm_helpers.metrics.tagging import entity_table, spans_of
-from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel
-from slm_helpers.models.taggers import build_commander
+from slm_helpers.models.taggers import build_intent_slot_model
 from slm_helpers.tasks import token_classification as tag
 from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
 from slm_helpers.text.hashing import hash_ngrams, hash_words, num_buckets_for
@@ -88,10 +88,10 @@ def train(
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     keras.utils.set_random_seed(config.seed)
     tokenizer = starting_tokenizer(base, parts["train"]["tokens"])
-    shape = {"vocab_size": tokenizer.vocab_size, **tag.SCRATCH} if base is None else shared_shape(base.model)
-    model = build_commander(**shape, num_tags=len(labels), num_intents=len(intents), dropout=dropout)
+    shape = {"vocab_size": tokenizer.vocab_size, **tag.SCRATCH} if base is None else backbone_config(base.model)
+    model = build_intent_slot_model(**shape, num_tags=len(labels), num_intents=len(intents), dropout=dropout)
     if base is not None:
-        start_from(model, base.model)
+        load_backbone_weights(model, base.model)
     saved = SavedModel(model=model, tokenizer=tokenizer, task="command", labels=labels, settings={"intents": intents})
     examples = {split: _examples(saved, rows) for split, rows in parts.items()}
     history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
@@ -186,7 +186,7 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     num_buckets = num_buckets_for(len(saved.labels))
     both, mixed_tags = put_beside(
         saved,
-        build_commander,
+        build_intent_slot_model,
         {split: np.concatenate(hash_words(rows, num_buckets=num_buckets)) for split, rows in words.items()},
         {split: np.concatenate(rows) for split, rows in codes.items()},
         network_scores=np.concatenate(network[0]) if network else None,
@@ -201,7 +201,7 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     num_buckets = num_buckets_for(len(intents))
     both, mixed_intents = put_beside(
         both,
-        build_commander,
+        build_intent_slot_model,
         {split: hash_ngrams(rows, num_buckets=num_buckets) for split, rows in texts.items()},
         intent_codes,
         network_scores=network[1][known["valid"]] if network else None,
@@ -299,7 +299,7 @@ def command_scores(saved: SavedModel, texts: Sequence[str]) -> tuple[list[np.nda
 
 
 def encode_commands(saved: SavedModel, sentences: Sequence[Sequence[str]]) -> dict[str, list[np.ndarray]]:
-    """Return what `build_commander` reads of each command: what a tagger reads, with one more place, and n-grams where it wants them."""
+    """Return what `build_intent_slot_model` reads of each command: what a tagger reads, with one more place, and its n-grams."""
     layers = {layer.name: layer for layer in saved.model.layers}
     beside = [layers[name].num_buckets if name in layers else 0 for name in ("ngram_scores", "intent_ngram_scores")]
     inputs = encode_sentences(saved.tokenizer, sentences, num_buckets=beside[0])

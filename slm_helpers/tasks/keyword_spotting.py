@@ -9,7 +9,7 @@ from slm_helpers._backend import keras
 from slm_helpers.data.audio import NUM_BANDS, check_samples, log_mel, read_wav, sound_summary, vary
 from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import fit_temperature, score_table
-from slm_helpers.models.classifiers import build_listener
+from slm_helpers.models.classifiers import build_keyword_spotter
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation
 from slm_helpers.training.batches import Examples
@@ -71,7 +71,7 @@ def train(
     counts = np.bincount(codes["train"])
     weights = len(codes["train"]) / (len(labels) * counts) if config.class_weight == "balanced" else np.ones(len(labels))
     examples = {split: Examples(_inputs(frames[split]), codes[split], weights=weights[codes[split]]) for split in parts}
-    model = build_listener(num_classes=len(labels), num_bands=STACKED * NUM_BANDS, units=units, dropout=dropout)
+    model = build_keyword_spotter(num_classes=len(labels), num_bands=STACKED * NUM_BANDS, units=units, dropout=dropout)
     few = max(16, len(examples["train"]) * config.epochs // _MIN_STEPS)
     if given.batch_size is None:
         config = replace(config, batch_size=min(config.batch_size, few))

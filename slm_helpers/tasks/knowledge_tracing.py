@@ -9,7 +9,7 @@ from slm_helpers.data.attempts import NUM_FEATURES, Learner, order_attempts, ski
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.knowledge_tracing import trace_table
 from slm_helpers.models.saved import SavedModel
-from slm_helpers.models.tracer import build_tracer
+from slm_helpers.models.tracer import build_knowledge_tracer
 from slm_helpers.tasks.base import Evaluation
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import TrainConfig
@@ -52,7 +52,7 @@ def train(
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Train a network on the columns student, step, skill, correct (0 or 1) and split.
 
-    A GRU reads the answers so far; counts of them stand beside it, see `build_tracer` and `Learner.describe`. Rows of one attempt
+    A GRU reads the answers so far; counts of them stand beside it, see `build_knowledge_tracer` and `Learner.describe`. Rows of one attempt
     become one, see `order_attempts`.
 
     Args:
@@ -76,7 +76,7 @@ def train(
         raise ValueError("The task trace reads no text and starts from random weights: leave the base out (--base none).")
     skills = check_rows(frame)
     keras.utils.set_random_seed(config.seed)
-    model = build_tracer(len(skills), num_features=NUM_FEATURES, units=units, head_units=units, dropout=dropout)
+    model = build_knowledge_tracer(len(skills), num_features=NUM_FEATURES, units=units, head_units=units, dropout=dropout)
     saved = SavedModel(model=model, task="trace", labels=skills)
     parts = {split: _pieces_of(rows, skills) for split, rows in frame.groupby("split") if split in ("train", "valid")}
     examples = {split: Examples(_inputs(pieces), [piece.targets for piece in pieces], along="answers") for split, pieces in parts.items()}

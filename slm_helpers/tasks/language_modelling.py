@@ -63,7 +63,7 @@ def train(
         model = build_language_model(tokenizer.vocab_size, **SCRATCH)
         config = config.with_defaults(SCRATCH_CONFIG)
     else:
-        recipe = json.loads(base.model.recipe)
+        recipe = json.loads(base.model.builder_config)
         model = BUILDERS[recipe["builder"]](**recipe["arguments"])
         model.set_weights(base.model.get_weights())
     ids = {split: tokenizer.encode_documents(rows) for split, rows in texts.items()}

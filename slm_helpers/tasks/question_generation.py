@@ -8,8 +8,8 @@ from slm_helpers._backend import keras
 from slm_helpers.baselines.question_generation import asked_sentence
 from slm_helpers.generation.sequences import decode_sequences
 from slm_helpers.metrics.translation import translation_table
-from slm_helpers.models.encoder_decoder import build_copying_decoder
-from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.encoder_decoder import build_pointer_generator
+from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation, starting_tokenizer
 from slm_helpers.tasks.reading import find_answer, warn_of
@@ -92,12 +92,12 @@ def new_writer(base: SavedModel | None, tokenizer: Tokenizer, *, answers: bool =
         dropout: Share of activations dropped in training.
     """
     if base is not None and base.task == "ask":
-        shape = json.loads(base.model.recipe)["arguments"]
+        shape = json.loads(base.model.builder_config)["arguments"]
     else:
-        shape = shared_shape(base.model) if base is not None else SCRATCH | {"vocab_size": tokenizer.vocab_size}
-    model = build_copying_decoder(**shape | {"dropout": dropout})
+        shape = backbone_config(base.model) if base is not None else SCRATCH | {"vocab_size": tokenizer.vocab_size}
+    model = build_pointer_generator(**shape | {"dropout": dropout})
     if base is not None:
-        start_from(model, base.model)
+        load_backbone_weights(model, base.model)
     return SavedModel(model=model, tokenizer=tokenizer, task="ask", settings={"answers": answers} | BEAM)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_helpers._backend import cached_on, keras
-from slm_helpers.models.reader import make_word_views
+from slm_helpers.models.reader import make_word_encoders
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.text.words import Words, overlap_features, split_words
 from slm_helpers.training.batches import Examples
@@ -113,15 +113,15 @@ def answer_examples(reading: Reading, rows: pd.DataFrame, *, name: str, same_len
 
 
 def describe_examples(reader: keras.Model, examples: Examples, kept: dict[bytes, tuple[np.ndarray, np.ndarray]]) -> Examples:
-    """Return what `make_reader_head` reads for these examples: each text goes through the language model's layers once.
+    """Return what `make_span_head` reads for these examples: each text goes through the language model's layers once.
 
     Args:
-        reader: From `build_reader`.
+        reader: From `build_span_extractor`.
         examples: From `answer_examples`.
         kept: What was computed for texts before, with the same weights; new ones are added.
     """
     columns = {}
-    views = cached_on(reader, "word_views", lambda: make_word_views(reader))  # compiled once, not for each call
+    views = cached_on(reader, "word_views", lambda: make_word_encoders(reader))  # compiled once, not for each call
     for text in ("question", "passage"):
         pairs = list(zip(examples.inputs[text], examples.inputs[f"{text}_ends"], strict=True))
         # Ends may be padded, see `answer_examples`.

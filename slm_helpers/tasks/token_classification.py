@@ -10,7 +10,7 @@ from slm_helpers._backend import keras
 from slm_helpers.data.schema import check_tags
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.tagging import COUNTS, entity_table, legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
-from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.models.taggers import build_tagger
 from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
@@ -174,8 +174,8 @@ def tagger_from_base(base: keras.Model, *, num_tags: int, dropout: float = 0.4) 
         num_tags: Number of tags.
         dropout: Share of activations dropped in training.
     """
-    model = build_tagger(**shared_shape(base), num_tags=num_tags, dropout=dropout)
-    start_from(model, base)
+    model = build_tagger(**backbone_config(base), num_tags=num_tags, dropout=dropout)
+    load_backbone_weights(model, base)
     return model
 
 

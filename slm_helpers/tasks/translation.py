@@ -98,7 +98,7 @@ def train(
                 f"The base translates into {_listed(base.labels)} and the data into {_listed(languages)}, but they must be the same."
             )
         changes = {} if dropout is None else {"dropout": dropout}
-        model = build_encoder_decoder(**json.loads(base.model.recipe)["arguments"] | changes)
+        model = build_encoder_decoder(**json.loads(base.model.builder_config)["arguments"] | changes)
         model.set_weights(base.model.get_weights())
     saved = SavedModel(
         model=model, tokenizer=tokenizer, task="translate", labels=languages, settings={"beam_size": 4, "length_penalty": 1.0}

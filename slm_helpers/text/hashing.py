@@ -114,7 +114,7 @@ def fit_ngram_table(
         seed: Of the solver.
 
     Returns:
-        The table that `slm_helpers.models.layers.NgramScores` looks up, float32, shape (num_buckets + 1, num_classes + 1), and the bias
+        The table that `slm_helpers.models.layers.HashedLinear` looks up, float32, shape (num_buckets + 1, num_classes + 1), and the bias
         to add to its scores, shape (num_classes,).
 
     Reference:
@@ -154,7 +154,7 @@ def fit_ngram_table(
 
 
 def ngram_scores(table: np.ndarray, ngrams: Sequence[np.ndarray]) -> np.ndarray:
-    """Return what `slm_helpers.models.layers.NgramScores` gives each class, without a bias: shape (num_rows, num_classes).
+    """Return what `slm_helpers.models.layers.HashedLinear` gives each class, without a bias: shape (num_rows, num_classes).
 
     Args:
         table: From `fit_ngram_table`.

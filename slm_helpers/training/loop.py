@@ -17,7 +17,7 @@ from slm_helpers._progress import ProgressLine
 from slm_helpers.data.files import atomic_write, check_writable
 from slm_helpers.data.splits import make_windows
 from slm_helpers.models.fast_rnn import mean_cross_entropy
-from slm_helpers.models.language_model import make_body, output_weights
+from slm_helpers.models.language_model import make_backbone, output_weights
 from slm_helpers.training.batches import StreamBatches, WindowBatches
 from slm_helpers.training.config import STREAM_DEFAULTS, TrainConfig, learning_rate_at
 from slm_helpers.training.optimizers import make_optimizer
@@ -277,7 +277,7 @@ class _Trainer(keras.Model):
 
     def __init__(self, model: keras.Model, config: TrainConfig, *, batch_size: int | None = None):
         super().__init__(name="trainer")
-        self.body = make_body(model)
+        self.body = make_backbone(model)
         self.language_model = model
         bfloat16 = config.precision == "bfloat16" or (config.precision == "auto" and has_bfloat16())
         self.policy = keras.DTypePolicy("mixed_bfloat16" if bfloat16 else "float32")

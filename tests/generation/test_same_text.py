@@ -11,7 +11,7 @@ from slm_helpers.generation.control import Writer
 from slm_helpers.generation.generator import TextGenerator
 from slm_helpers.generation.sampling import SamplingRule
 from slm_helpers.generation.sequences import decode_sequences
-from slm_helpers.models.encoder_decoder import build_copying_decoder, build_encoder_decoder
+from slm_helpers.models.encoder_decoder import build_encoder_decoder, build_pointer_generator
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.text.records import parse_facts
@@ -94,7 +94,7 @@ def encoded_decoded():
     found = {}
     for build, sizes in (
         (build_encoder_decoder, {"embedding_dim": 8, "encoder_units": 8, "units": 12}),
-        (build_copying_decoder, {"embedding_dim": 8, "units": 12, "backward_units": 6, "memory_dim": 8}),
+        (build_pointer_generator, {"embedding_dim": 8, "units": 12, "backward_units": 6, "memory_dim": 8}),
     ):
         model = scrambled(build(TOKENIZER.vocab_size, **sizes))
         for beam_size in (1, 3):

@@ -4,11 +4,22 @@ import json
 import os
 import pickle
 
+from slm_helpers.models import folders, registry
 from slm_helpers.models import saved as models
-from slm_helpers.models.classifiers import build_text_classifier
-from slm_helpers.models.language_model import build_language_model, make_stepwise, recurrent_layers, zero_states
-from slm_helpers.models.registry import start_from
+from slm_helpers.models.classifiers import build_keyword_spotter, build_text_classifier
+from slm_helpers.models.encoder_decoder import build_encoder_decoder, build_pointer_generator
+from slm_helpers.models.language_model import (
+    build_language_model,
+    build_transformer_language_model,
+    make_stateful_model,
+    recurrent_layers,
+    zero_states,
+)
+from slm_helpers.models.reader import build_span_extractor
+from slm_helpers.models.registry import load_backbone_weights
 from slm_helpers.models.saved import load_model, load_pretrained, save_model
+from slm_helpers.models.taggers import build_intent_slot_model, build_tagger
+from slm_helpers.models.tracer import build_knowledge_tracer
 from slm_helpers.text.tokenizers import train_char_tokenizer
 
 import keras
@@ -124,14 +135,14 @@ def test_stepwise_equals_one_full_pass(cell, num_layers, tie_embeddings, units):
     ids = some_ids(3, 9)
     whole = logits_of(model, ids)
 
-    in_pieces, stepwise = [], make_stepwise(model)
+    in_pieces, stepwise = [], make_stateful_model(model)
     states = zero_states(model, 3)
     for part in (ids[:, :4], ids[:, 4:5], ids[:, 5:]):
         logits, *states = step_on(stepwise, part, states)
         in_pieces.append(logits)
     np.testing.assert_allclose(np.concatenate(in_pieces, axis=1), whole, atol=1e-5)
 
-    one_by_one, step = [], make_stepwise(model, single_token=True)
+    one_by_one, step = [], make_stateful_model(model, single_token=True)
     states = zero_states(model, 3)
     for t in range(ids.shape[1]):
         logits, *states = step_on(step, ids[:, t], states)
@@ -142,7 +153,7 @@ def test_stepwise_equals_one_full_pass(cell, num_layers, tie_embeddings, units):
 
 def test_stepwise_shares_the_weights():
     model = small_model()
-    step = make_stepwise(model, single_token=True)
+    step = make_stateful_model(model, single_token=True)
     randomized(model, seed=5)
     logits, *_ = step_on(step, np.array([3], dtype="int32"), zero_states(model, 1))
     np.testing.assert_allclose(logits[0], logits_of(model, np.array([[3]], dtype="int32"))[0, 0], atol=1e-5)
@@ -228,7 +239,7 @@ def test_start_from_copies_the_shared_layers_exactly_and_no_other():
     base, model = small_model(num_layers=2), small_classifier(num_layers=2)
     randomized(base, seed=3)
     head = model.get_layer("logits").get_weights()
-    assert start_from(model, base) == ["embedding", "gru_0", "gru_1"]
+    assert load_backbone_weights(model, base) == ["embedding", "gru_0", "gru_1"]
     for name in ("embedding", "gru_0", "gru_1"):
         for ours, theirs in zip(model.get_layer(name).get_weights(), base.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -236,12 +247,12 @@ def test_start_from_copies_the_shared_layers_exactly_and_no_other():
         np.testing.assert_array_equal(ours, theirs)
     # and back: a classifier's body into a language model, whose own output layer stays
     untied = small_model(num_layers=2, tie_embeddings=False)
-    assert start_from(untied, model) == ["embedding", "gru_0", "gru_1"]
+    assert load_backbone_weights(untied, model) == ["embedding", "gru_0", "gru_1"]
 
 
 def test_a_copied_body_gives_the_features_of_the_base():
     base, model = small_model(tie_embeddings=False), small_classifier()
-    start_from(model, base)
+    load_backbone_weights(model, base)
     ids = np.maximum(some_ids(2, 6), 1)
     theirs = keras.Model(base.input, base.get_layer("gru_0").output)(ids)[0]
     ours = keras.Model(model.input, model.get_layer("gru_0").output)(ids)
@@ -252,11 +263,11 @@ def test_start_from_refuses_another_shape_or_cell_and_copies_nothing_then():
     model = small_classifier()
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"layer gru_0 has weights of shapes .*\(8, 24\).* the base .*\(5, 15\).*Build the new model"):
-        start_from(model, small_model(units=5))
+        load_backbone_weights(model, small_model(units=5))
     keep = small_model("lstm")
     with pytest.raises(ValueError, match="share no layer"):
-        start_from(model, keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="other")], name="mine"))
-    assert start_from(small_classifier(), keep) == ["embedding"]  # another cell shares the embedding only
+        load_backbone_weights(model, keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="other")], name="mine"))
+    assert load_backbone_weights(small_classifier(), keep) == ["embedding"]  # another cell shares the embedding only
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -435,7 +446,7 @@ def test_an_unknown_builder_is_refused(folder):
 
 
 def test_a_newer_format_is_refused(folder):
-    edit_config(folder, format_version=models.FORMAT_VERSION + 1)
+    edit_config(folder, format_version=folders.FORMAT_VERSION + 1)
     with pytest.raises(ValueError, match=r"of format 2, but this package reads up to 1\. Update"):
         load_model(folder)
 
@@ -482,7 +493,7 @@ def test_an_empty_folder_is_taken_and_an_older_model_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
-@pytest.mark.parametrize("where", ["save_file", "_write_json", "sha256_of"])
+@pytest.mark.parametrize("where", ["save_file", "write_json", "sha256_of"])
 def test_an_interrupted_save_leaves_the_old_folder_whole(folder, monkeypatch, where, error):
     def fail(*args, **kwargs):
         raise error
@@ -506,7 +517,7 @@ def test_a_failing_rename_leaves_the_old_folder_whole(folder, monkeypatch, fails
         replace(source, target)
 
     before = contents(folder)
-    monkeypatch.setattr(models.os, "replace", fail)
+    monkeypatch.setattr(folders.os, "replace", fail)
     with pytest.raises(OSError, match="no such luck"):
         save_model(folder, randomized(small_model(), seed=9))
     assert contents(folder) == before
@@ -539,3 +550,104 @@ def test_only_models_of_a_known_builder_and_known_types_are_saved(tmp_path):
 def test_an_unknown_pretrained_model_is_named():
     with pytest.raises(ValueError, match="'slm-base-xx' is not one of the pretrained models"):
         load_pretrained("slm-base-xx")
+
+
+# What a folder may hold
+
+
+def resave(folder, **changes):
+    """Change weights of a folder by path and make the hash fit, as somebody who means harm would."""
+    path = folder / "weights.safetensors"
+    save_file({name: changes.get(name.split("/")[0], values) for name, values in load_file(path).items()}, path)
+    edit_config(folder, sha256=json.loads((folder / "config.json").read_text())["sha256"] | {path.name: models.sha256_of(path)})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_not_loaded(folder, value):
+    resave(folder, embedding=np.full((VOCAB_SIZE, 6), value, "float32"))
+    with pytest.raises(ValueError, match="embedding/embeddings hold NaN or infinite values"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999", "0", "-1", "true", '"warm"'])
+def test_a_temperature_that_cannot_be_meant_is_refused(folder, text):
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"settings": {}', f'"settings": {{"temperature": {text}}}'))
+    with pytest.raises(ValueError, match=r"NaN|Infinity|1e999|temperature is"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("labels", [[], ["a", "b"], ["a", "b", "c", "d"]])
+def test_labels_that_do_not_fit_the_outputs_are_refused(tmp_path, labels):
+    folder = save_model(tmp_path / "model", build_text_classifier(VOCAB_SIZE, num_classes=3, units=4), labels=["a", "b", "c"])
+    assert load_model(folder).labels == ["a", "b", "c"]
+    edit_config(folder, labels=labels)
+    with pytest.raises(ValueError, match=f"has {len(labels)} labels, but the model scores 3"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"units": 20_000}, {"num_layers": 10**6}, {"embedding_dim": 10**9}, {"units": 65}, {"vocab_size": 12_000}]
+)
+def test_sizes_are_compared_with_the_weights_before_anything_is_built(folder, monkeypatch, changes):
+    monkeypatch.setitem(models.BUILDERS, "build_language_model", None)  # would raise another error
+    edit_config(folder, arguments=json.loads((folder / "config.json").read_text())["arguments"] | changes)
+    with pytest.raises(ValueError, match=f"{next(iter(changes))} is .*, but the weights have no such size"):
+        load_model(folder)
+
+
+def test_a_size_that_another_weight_has_is_refused_too(tmp_path):
+    folder = save_model(tmp_path / "model", build_language_model(500, embedding_dim=4, units=4))
+    edit_config(folder, arguments=json.loads((folder / "config.json").read_text())["arguments"] | {"units": 500})
+    with pytest.raises(ValueError, match="units is 500, but the weights have no such size"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("arguments", [{"vocab_size": 11, "wings": 2}, {}, {"vocab_size": "many"}, {"vocab_size": None}])
+def test_arguments_that_do_not_fit_the_builder_are_refused(folder, arguments):
+    edit_config(folder, arguments=arguments)
+    with pytest.raises(ValueError, match=r"arguments do not fit|vocab_size is"):
+        load_model(folder)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_refused(folder):
+    for text in ("[" * 100_000, "{}", "[1]"):
+        (folder / "tokenizer.json").write_text(text)
+        hashes = {name: models.sha256_of(folder / name) for name in ("weights.safetensors", "tokenizer.json")}
+        edit_config(folder, sha256=hashes)
+        with pytest.raises(ValueError, match=r"tokenizer\.json"):
+            load_model(folder)
+
+
+def test_undefined_scores_are_kept_as_none(tmp_path):
+    folder = save_model(tmp_path / "model", small_model(), metrics={"f1": {"value": float("nan"), "rows": 3}})
+    assert load_model(folder).metrics == {"f1": {"value": None, "rows": 3}}
+    with pytest.raises(ValueError, match=r"config\.json: a number is NaN or infinite"):
+        save_model(tmp_path / "model", small_model(), settings={"threshold": float("inf")})
+
+
+NETWORKS = [
+    (build_keyword_spotter, {"num_classes": 2, "num_bands": 5, "units": 4}, ["a", "b"]),
+    (build_tagger, {"vocab_size": 20, "num_tags": 2, "units": 4, "head_units": 3, "filters": 3, "num_buckets": 100}, ["O", "B-X"]),
+    (build_intent_slot_model, {"vocab_size": 20, "num_tags": 2, "num_intents": 2, "units": 4, "head_units": 3, "filters": 3}, ["O", "B-X"]),
+    (build_span_extractor, {"vocab_size": 20, "num_features": 3, "units": 4, "head_units": 3}, []),
+    (build_knowledge_tracer, {"num_skills": 70, "num_features": 3}, []),
+    (build_encoder_decoder, {"vocab_size": 20, "embedding_dim": 6, "encoder_units": 4, "units": 5}, []),
+    (build_pointer_generator, {"vocab_size": 20, "embedding_dim": 6, "units": 5, "backward_units": 4, "memory_dim": 3}, []),
+    (build_transformer_language_model, {"vocab_size": 20, "size": 8, "num_layers": 2, "num_heads": 2, "max_length": 90}, []),
+]
+
+
+@pytest.mark.parametrize(("build", "arguments", "labels"), NETWORKS, ids=lambda value: getattr(value, "__name__", ""))
+def test_folders_under_the_names_of_before_keep_loading(tmp_path, build, arguments, labels):
+    model = randomized(build(**arguments))
+    folder = save_model(tmp_path / "model", model, labels=labels)
+    before = {new: old for old, new in registry._OLD_NAMES.items()}
+    if build is build_pointer_generator:
+        del before["backward_gru"]  # it has always been called so here
+    path = folder / "weights.safetensors"
+    save_file({"/".join(before.get(part, part) for part in name.split("/")): values for name, values in load_file(path).items()}, path)
+    builders = {new: old for old, new in registry._OLD_BUILDERS.items()}
+    edit_config(folder, builder=builders.get(build.__name__, build.__name__), sha256={path.name: models.sha256_of(path)})
+    for ours, theirs in zip(model.get_weights(), load_model(folder).model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -7,7 +7,7 @@ import json
 from slm_helpers.cli import main
 from slm_helpers.metrics.question_answering import exact_matches
 from slm_helpers.models.language_model import build_language_model
-from slm_helpers.models.reader import build_reader, make_reader_head
+from slm_helpers.models.reader import build_span_extractor, make_span_head
 from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.tasks import extractive_qa as answer
 from slm_helpers.tasks import reading, spans
@@ -67,7 +67,7 @@ def knower():
 
 def small_reader(vocab_size: int = 40, **sizes) -> keras.Model:
     keras.utils.set_random_seed(1)
-    return build_reader(vocab_size, num_features=3, embedding_dim=6, units=8, head_units=5, dropout=0.0, **sizes)
+    return build_span_extractor(vocab_size, num_features=3, embedding_dim=6, units=8, head_units=5, dropout=0.0, **sizes)
 
 
 def reader_rows(lengths: list[int]) -> dict[str, list[np.ndarray]]:
@@ -222,7 +222,7 @@ def test_the_head_of_a_reader_scores_what_the_whole_scores():
     described = reading.describe_examples(model, examples, kept)
     whole = run_rows(model, examples.inputs, by="passage", batch_size=4)
     # In batches of another size, so that texts are padded otherwise than they were when described.
-    for ours, theirs in zip(run_rows(make_reader_head(model), described.inputs, batch_size=3), whole, strict=True):
+    for ours, theirs in zip(run_rows(make_span_head(model), described.inputs, batch_size=3), whole, strict=True):
         width = min(ours.shape[1], theirs.shape[1])
         np.testing.assert_allclose(ours[:, :width], theirs[:, :width], atol=2e-3)
     texts = {ids.tobytes() for name in ("question", "passage") for ids in examples.inputs[name]}

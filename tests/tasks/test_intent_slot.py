@@ -6,7 +6,7 @@ import json
 from slm_helpers.apps.assistant import NEEDED, Assistant, as_words, seconds_of
 from slm_helpers.cli import main
 from slm_helpers.models.saved import SavedModel, load_model
-from slm_helpers.models.taggers import build_commander
+from slm_helpers.models.taggers import build_intent_slot_model
 from slm_helpers.tasks import intent_slot as command
 from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS
 from slm_helpers.training.config import TrainConfig
@@ -59,7 +59,7 @@ def a_command(num_words: int = 4, *, seed: int = 0) -> list[np.ndarray]:
 
 def test_tags_score_at_words_and_intents_at_the_last_place_only_and_padding_changes_nothing():
     keras.utils.set_random_seed(1)
-    model = build_commander(20, **SIZES)
+    model = build_intent_slot_model(20, **SIZES)
     ids, ends, characters = a_command()
     alone = numpy(model([ids, ends, characters]))[0]
     assert alone.shape == (5, 8) and alone.dtype == "float32"
@@ -71,7 +71,7 @@ def test_tags_score_at_words_and_intents_at_the_last_place_only_and_padding_chan
 
 def test_intent_and_tags_both_see_the_whole_command():
     keras.utils.set_random_seed(1)
-    model = build_commander(20, **SIZES)
+    model = build_intent_slot_model(20, **SIZES)
     ids, ends, characters = a_command()
     before = numpy(model([ids, ends, characters]))[0]
     ids[0, 1] = ids[0, 1] % 17 + 3  # the first word
@@ -81,7 +81,7 @@ def test_intent_and_tags_both_see_the_whole_command():
 
 def test_too_few_intents_are_named():
     with pytest.raises(ValueError, match="5 tags and 1 intents"):
-        build_commander(20, **SIZES | {"num_intents": 1})
+        build_intent_slot_model(20, **SIZES | {"num_intents": 1})
 
 
 # The task

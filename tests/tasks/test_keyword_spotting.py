@@ -20,7 +20,7 @@ from slm_helpers.data.audio import (
 )
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.simulated import TONE_WORDS, simulate_tone_words
-from slm_helpers.models.classifiers import build_listener
+from slm_helpers.models.classifiers import build_keyword_spotter
 from slm_helpers.models.saved import load_model
 from slm_helpers.tasks import keyword_spotting as listen
 from slm_helpers.training.config import TrainConfig
@@ -144,7 +144,7 @@ def test_altered_copies_differ_in_length_and_stay_within_bounds():
 
 def test_padding_changes_no_score_of_a_sound():
     keras.utils.set_random_seed(1)
-    model = build_listener(num_classes=3, units=6)
+    model = build_keyword_spotter(num_classes=3, units=6)
     frames = np.random.default_rng(0).integers(-200, 200, (1, 9, NUM_BANDS)).astype("int32")
     real = np.ones((1, 9), "int32")
     scores = keras.ops.convert_to_numpy(model([frames, real]))

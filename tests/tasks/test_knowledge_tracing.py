@@ -8,7 +8,7 @@ from slm_helpers.data.attempts import NUM_FEATURES, Learner, find_twin_skills, j
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.simulated import practise, simulate_students
 from slm_helpers.models.saved import SavedModel, load_model
-from slm_helpers.models.tracer import build_tracer
+from slm_helpers.models.tracer import build_knowledge_tracer
 from slm_helpers.tasks import knowledge_tracing as trace
 from slm_helpers.tasks.io import load_parts
 from slm_helpers.training.config import TrainConfig
@@ -32,7 +32,7 @@ def few() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def untrained() -> SavedModel:
     keras.utils.set_random_seed(0)
-    model = build_tracer(3, num_features=NUM_FEATURES, units=8, embedding_dim=8, head_units=8)
+    model = build_knowledge_tracer(3, num_features=NUM_FEATURES, units=8, embedding_dim=8, head_units=8)
     return SavedModel(model=model, task="trace", labels=["a", "b", "c"])
 
 

@@ -6,10 +6,10 @@ import json
 from slm_helpers.cli import main
 from slm_helpers.data import results
 from slm_helpers.generation.sequences import decode_sequences
-from slm_helpers.models.encoder_decoder import build_copying_decoder, make_decoder_step, make_encoder
+from slm_helpers.models.encoder_decoder import build_pointer_generator, make_decoder_step, make_encoder
 from slm_helpers.models.language_model import build_language_model
-from slm_helpers.models.layers import CopyScores
-from slm_helpers.models.registry import shared_shape, start_from
+from slm_helpers.models.layers import PointerGenerator
+from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.recipes import train_question_generator as train_asker
 from slm_helpers.tasks import question_generation as ask
@@ -36,8 +36,8 @@ def numpy(value) -> np.ndarray:
 
 def new_network(**options) -> keras.Model:
     keras.utils.set_random_seed(1)
-    model = build_copying_decoder(20, **{"embedding_dim": 6, "units": 8, "memory_dim": 5} | options)
-    model.get_layer("read").kernel.assign(np.random.default_rng(0).normal(size=(model.get_layer("memory").units, 6)))
+    model = build_pointer_generator(20, **{"embedding_dim": 6, "units": 8, "memory_dim": 5} | options)
+    model.get_layer("context_projection").kernel.assign(np.random.default_rng(0).normal(size=(model.get_layer("memory").units, 6)))
     return model
 
 
@@ -50,7 +50,7 @@ def test_scores_of_copies_are_a_mixture_of_two_distributions():
     logits, gate = rng.normal(size=(2, 3, 7)), rng.normal(size=(2, 3, 1))
     shares = rng.dirichlet(np.ones(4), (2, 3))
     source = np.array([[4, 5, 4, 6], [1, 1, 1, 1]])
-    found = numpy(CopyScores()([logits, shares, gate, source]))
+    found = numpy(PointerGenerator()([logits, shares, gate, source]))
     for row in range(2):
         for time in range(3):
             drawn, copies = np.exp(logits[row, time]) / np.exp(logits[row, time]).sum(), 1 / (1 + np.exp(-gate[row, time, 0]))
@@ -80,8 +80,8 @@ def test_padding_changes_no_score_and_steps_give_those_of_the_whole_pass(options
 def test_it_starts_as_the_language_model_that_it_is_made_of():
     keras.utils.set_random_seed(3)
     base = build_language_model(20, embedding_dim=6, units=8)
-    model = build_copying_decoder(**shared_shape(base))
-    assert start_from(model, base) == ["embedding", "gru_0", "projection"]
+    model = build_pointer_generator(**backbone_config(base))
+    assert load_backbone_weights(model, base) == ["embedding", "gru_0", "projection"]
     source, target = some_ids(2, 5), some_ids(2, 4, seed=1)
     scores = numpy(base(np.concatenate([source, target], axis=1)))[:, 5:]
     wanted = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
@@ -95,7 +95,7 @@ def test_it_starts_as_the_language_model_that_it_is_made_of():
 
 def test_an_lstm_is_refused():
     with pytest.raises(ValueError, match="cell is 'lstm'"):
-        build_copying_decoder(20, cell="lstm")
+        build_pointer_generator(20, cell="lstm")
 
 
 def test_it_copies_tokens_that_no_target_of_train_held():
@@ -108,7 +108,7 @@ def test_it_copies_tokens_that_no_target_of_train_held():
         return sources, [np.array([token, END], "int32") for token in tokens]
 
     sources, targets = rows(rng.integers(10, 50, 800))
-    model = build_copying_decoder(60, embedding_dim=16, units=24, memory_dim=16, dropout=0.0)
+    model = build_pointer_generator(60, embedding_dim=16, units=24, memory_dim=16, dropout=0.0)
     inputs = [np.array([3, target[0]], "int32") for target in targets]
     config = TrainConfig(epochs=12, batch_size=16, learning_rate=1e-2)
     fit_examples(model, Examples({"source_ids": sources, "target_ids": inputs}, targets, along="target_ids"), config=config)

@@ -6,7 +6,7 @@ import json
 
 from slm_helpers.cli import main
 from slm_helpers.models.language_model import build_language_model
-from slm_helpers.models.layers import ReverseWords, WordMeans, WordSpelling, WordStates
+from slm_helpers.models.layers import CharCNN, LastSubwordPooling, ReverseSequence, WordMeanPooling
 from slm_helpers.models.saved import SavedModel, load_model, save_model
 from slm_helpers.models.taggers import build_tagger
 from slm_helpers.tasks import token_classification as tag
@@ -74,14 +74,14 @@ def numpy(value) -> np.ndarray:
 def test_words_are_taken_from_their_tokens():
     features = np.arange(12, dtype="float32").reshape(2, 6, 1)
     word_ends = np.array([[2, 3, 5], [4, 0, 0]], "int32")
-    np.testing.assert_array_equal(numpy(WordStates()([features, word_ends]))[..., 0], [[2, 3, 5], [10, 6, 6]])
-    np.testing.assert_allclose(numpy(WordMeans()([features, word_ends]))[..., 0], [[1.5, 3, 4.5], [8.5, 0, 0]])
-    np.testing.assert_array_equal(numpy(ReverseWords()([features[:, :3], word_ends]))[..., 0], [[2, 1, 0], [6, 7, 8]])
+    np.testing.assert_array_equal(numpy(LastSubwordPooling()([features, word_ends]))[..., 0], [[2, 3, 5], [10, 6, 6]])
+    np.testing.assert_allclose(numpy(WordMeanPooling()([features, word_ends]))[..., 0], [[1.5, 3, 4.5], [8.5, 0, 0]])
+    np.testing.assert_array_equal(numpy(ReverseSequence()([features[:, :3], word_ends]))[..., 0], [[2, 1, 0], [6, 7, 8]])
 
 
 def test_spelling_sees_three_characters_at_a_time_and_no_padding():
     keras.utils.set_random_seed(1)  # of 300 draws of weights, one sees no difference between the two words
-    layer = WordSpelling(8, filters=4, size=3)
+    layer = CharCNN(8, filters=4, size=3)
     words = np.array([[[1, 2, 3, 0, 0, 0], [0, 0, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]]], "int32")
     found = numpy(layer(words))
     np.testing.assert_allclose(found[0, 0], numpy(layer(words[:, :1, :4]))[0, 0], atol=1e-6)

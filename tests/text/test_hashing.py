@@ -1,7 +1,7 @@
 """Hashed n-grams, the linear model on them, and its place beside a network."""
 
 from slm_helpers._backend import keras
-from slm_helpers.models.layers import NgramScores
+from slm_helpers.models.layers import HashedLinear
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.text import hashing as ngrams
 from slm_helpers.text.hashing import MAX_NGRAMS, fit_mixture, fit_ngram_table, hash_ngrams, ngram_scores, num_buckets_for
@@ -50,7 +50,7 @@ def test_the_layer_gives_what_the_linear_model_gives(num_classes):
     codes = np.arange(60) % num_classes
     ngrams = [np.unique(np.append(rng.integers(1, 65, 12), 60 + code)).astype("int32") for code in codes]
     table, bias = fit_ngram_table(ngrams, codes, num_classes=num_classes, num_buckets=64)
-    layer = NgramScores(64, num_classes)
+    layer = HashedLinear(64, num_classes)
     width = max(map(len, ngrams)) + 3
     padded = np.stack([np.pad(ids, (0, width - len(ids))) for ids in ngrams])
     layer.build(padded.shape)
