@@ -15,7 +15,7 @@ from typing import Any
 
 from slm_helpers.data.audio import read_recordings
 from slm_helpers.data.decoding import read_text
-from slm_helpers.data.files import atomic_write, read_rows
+from slm_helpers.data.files import atomic_write, read_rows, sha256_of
 from slm_helpers.data.schema import SPLITS, TASK_COLUMNS, check_tags
 from slm_helpers.data.splits import make_splits
 
@@ -57,7 +57,7 @@ def load_public(name: str) -> pd.DataFrame:
     else:
         if not _cached(name).exists():
             download(name)
-        frame = pd.DataFrame([dict(row) for row in read_rows(_cached(name), trusted=True)])
+        frame = _read_cache(name)
     if "tags" in frame:
         check_tags(frame, name=name)
     return _complete_splits(frame)
@@ -93,7 +93,25 @@ def download(name: str) -> Path:
     with atomic_write(_cached(name)) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with atomic_write(_hash_file(name)) as file:
+        file.write(f"{sha256_of(_cached(name))}\n")
     return _cached(name)
+
+
+def _read_cache(name: str) -> pd.DataFrame:
+    """Return the rows of a cached set, if its file is the one that `download` wrote."""
+    path = _cached(name)
+    recorded = _hash_file(name).read_text(encoding="utf-8").strip() if _hash_file(name).is_file() else "none"
+    if sha256_of(path) != recorded:
+        raise ValueError(
+            f"{path}: the file is not the one that was downloaded (SHA-256 {sha256_of(path)[:12]}..., recorded {recorded[:12]}). "
+            f"Fetch it again: slm download {name}."
+        )
+    frame = pd.DataFrame([dict(row) for row in read_rows(path, trusted=True)])
+    lacking = [column for column in (*TASK_COLUMNS[PUBLIC[name].task], "split") if column not in frame]
+    if lacking:
+        raise ValueError(f"{path}: the column {lacking[0]!r} is missing. Fetch the set again: slm download {name}.")
+    return frame
 
 
 def _hub_cell(row: dict[str, Any], ours: str, theirs: str, features: Mapping[str, Any]) -> Any:
@@ -116,8 +134,16 @@ def _mirror_folder(folder: str) -> Path | None:
 
 
 def _cached(name: str) -> Path:
-    cache = os.environ.get("SLM_CACHE_DIR") or Path.home() / ".cache" / "slm_helpers"
-    return Path(cache) / name / "all.jsonl"
+    cache = os.environ.get("SLM_CACHE_DIR")
+    try:
+        folder = Path(cache) if cache else Path.home() / ".cache" / "slm_helpers"
+    except RuntimeError as error:  # no HOME, and no entry for the user
+        raise ValueError("There is no home folder to keep downloaded sets in. Set SLM_CACHE_DIR to a folder.") from error
+    return folder / name / "all.jsonl"
+
+
+def _hash_file(name: str) -> Path:
+    return _cached(name).with_name("all.sha256")
 
 
 def _mirror_rows(public: PublicSet, folder: Path) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ import sys
 from types import ModuleType
 
 from slm_helpers.data import public as public_data
+from slm_helpers.data.files import sha256_of
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.public import PUBLIC, download
 from slm_helpers.data.schema import TASK_COLUMNS
@@ -369,7 +370,7 @@ def test_hub_rows_get_class_names_and_a_valid_part(hub, cache):
     assert frame["split"].value_counts().to_dict() == {"train": 18, "valid": 2, "test": 1}
     assert frame.loc[frame["text"] == "film b", "label"].tolist() == ["pos"]
     assert hub.asked == [("stanfordnlp/imdb", None, part) for part in ("train", "validation", "test")]
-    assert [path.name for path in (cache / "imdb").iterdir()] == ["all.jsonl"]
+    assert sorted(path.name for path in (cache / "imdb").iterdir()) == ["all.jsonl", "all.sha256"]
 
 
 def test_cached_file_is_used_the_second_time(hub):
@@ -432,3 +433,41 @@ def test_naming_a_set_imports_nothing(monkeypatch):
     from slm_helpers.data.loading import list_datasets
 
     assert len(list_datasets()) > len(public_data.PUBLIC)
+
+
+@pytest.fixture
+def cached(hub, cache):
+    """A set in the cache, as `download` leaves it."""
+    hub.parts = {"train": ([{"text": f"film {spell(i)}", "label": i % 2} for i in range(20)], {"text": None, "label": FakeClassLabel()})}
+    load_dataset("imdb")
+    return cache / "imdb" / "all.jsonl"
+
+
+def test_altered_cache_is_not_used(cached):
+    content = cached.read_text()
+    cached.write_text(content.replace("pos", "neg", 1))
+    with pytest.raises(ValueError, match=r"all\.jsonl: the file is not the one that was downloaded.*slm download imdb"):
+        load_dataset("imdb")
+    cached.write_text(content)
+    assert len(load_dataset("imdb")) == 20
+    cached.with_name("all.sha256").unlink()
+    with pytest.raises(ValueError, match="recorded none"):
+        load_dataset("imdb")
+
+
+def test_cache_without_the_columns_of_its_task_is_told(cached):
+    cached.write_text('{"text": "a", "split": "train"}\n')
+    cached.with_name("all.sha256").write_text(sha256_of(cached))
+    with pytest.raises(ValueError, match=r"the column 'label' is missing. Fetch the set again"):
+        load_dataset("imdb")
+
+
+def test_without_a_home_folder_the_cache_has_to_be_named(cache, monkeypatch):
+    monkeypatch.delenv("SLM_CACHE_DIR")
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    with pytest.raises(ValueError, match=r"no home folder to keep downloaded sets in. Set SLM_CACHE_DIR"):
+        load_dataset("imdb")
