@@ -25,11 +25,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 _PUBLIC = {
     "TextClassifier": "tasks.text_classification",
     "TextGenerator": "generation.generator",
+    "describe_problems": "data.checks",
     "list_datasets": "data.loading",
     "load": "tasks",
     "load_dataset": "data.loading",
     "load_model": "tasks",
     "load_pretrained": "models.saved",
+    "skipped_rows": "data.loading",
 }
 __all__ = [*_PUBLIC, "__version__"]
 
