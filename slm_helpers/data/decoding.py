@@ -128,14 +128,14 @@ def fitting_encodings(data: bytes) -> list[str]:
     if data[0::2].count(0) > 0.3 * half:
         return ["utf-16-be"]
     runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", data)]
-    in_runs = sum(length for length in runs if length > 1)
-    if in_runs > 0.9 * sum(runs):  # no accented letter among plain ones: another alphabet, or two bytes a character
-        if sum(length % 2 == 0 for length in runs) > 0.9 * len(runs) or not _decodes(data, "cp1251"):
-            fits = [name for name, script in _EAST_ASIAN.items() if _share_of(data, name, script) > 0.9]
-            if fits:
-                return fits
-        if _share_of(data, "cp1251", r"[\u0400-\u04ff]") > 0.7:
-            return ["cp1251"]
+    beyond = sum(runs)
+    # Accented letters stand alone among plain ones; other alphabets and two bytes a character make long runs.
+    if sum(length for length in runs if length > 3) > beyond / 2 or beyond > 0.3 * len(data):
+        if len(re.findall(rb"[\xc0-\xff]", data)) > 0.95 * beyond:
+            return ["cp1251", "koi8-r", "cp1253", "cp1256"]  # Cyrillic, Greek, Arabic: bytes alone do not tell
+        fits = [name for name, script in _EAST_ASIAN.items() if _share_of(data, name, script) > 0.9]
+        if fits:
+            return fits
     return ["cp1252"] if _decodes(data, "cp1252") else ["latin-1"]
 
 
@@ -148,11 +148,9 @@ def _decodes(data: bytes, encoding: str) -> bool:
 
 
 def _share_of(data: bytes, encoding: str, script: str) -> float:
-    """Return which share of the characters beyond ASCII are of a script, 0 if the bytes are not in the encoding at all."""
-    text = data.decode(encoding, errors="ignore") if encoding in _EAST_ASIAN or _decodes(data, encoding) else ""
-    beyond = re.sub(r"[\x00-\x7f]", "", text)
-    # What cannot be decoded is dropped; that too speaks against the encoding.
-    return len(re.findall(script, beyond)) / max(len(re.findall(rb"[\x80-\xff]", data)) / (2 if encoding in _EAST_ASIAN else 1), 1)
+    """Return which share of the characters of two bytes are of a script; what cannot be decoded speaks against the encoding too."""
+    beyond = re.sub(r"[\x00-\x7f]", "", data.decode(encoding, errors="replace"))
+    return len(re.findall(script, beyond)) / max(len(beyond), 1)
 
 
 def _encoding_advice(path: Path, tried: str) -> str:

@@ -249,6 +249,8 @@ def _resolve_spans(row: Row, clean: dict[str, Any], wanted: dict[str, str]) -> N
     """Turn a text with spans of characters into tokens and tags."""
     if isinstance(clean.get("tags"), list):
         try:
+            if not isinstance(row[wanted["tokens"]], str):
+                raise ValueError("spans of characters need the text itself, not a list of tokens.")
             clean["tokens"], clean["tags"] = spans_to_tags(row[wanted["tokens"]], clean["tags"])
         except ValueError as error:
             raise ValueError(f"{row.where}, column {wanted['tags']!r}: {error}") from error

@@ -101,7 +101,7 @@ def _words(value: Any, row: Row | dict) -> Any:
     """Return words or tags joined by single spaces; spans of characters stay a list until the text is known."""
     value = _literal(value) if isinstance(value, str) and value.strip().startswith(("[", "array(")) else value
     if isinstance(value, list | tuple):
-        if any(isinstance(each, list | tuple | dict) for each in value):
+        if not value or any(isinstance(each, list | tuple | dict) for each in value):
             return list(value)
         # A no-break space keeps the words of a token together; an empty token still is one.
         return " ".join(str(each).strip().replace(" ", "\u00a0") or "\u00a0" for each in value)
@@ -308,7 +308,8 @@ def clean_row(
         return {}, {"where": where, "column": "", "reason": problem}
     for ours, theirs in wanted.items():
         value = row.get(theirs)
-        if value is None or value != value or (isinstance(value, str) and not value.strip(" \t\n\r")):  # NaN alone differs from itself
+        # NaN alone differs from itself.
+        if value is None or value != value or (isinstance(value, str) and not value.strip(" \t\n\r")) or (value == [] and ours == "tokens"):
             if ours in may_be_empty:
                 clean[ours] = ""
                 continue

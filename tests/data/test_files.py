@@ -3,22 +3,10 @@ import json
 import re
 
 from slm_helpers.data.decoding import read_text
-from slm_helpers.data.files import MAX_CELL_CHARS, atomic_write, file_format, read_rows, sha256_of
+from slm_helpers.data.files import MAX_CELL_CHARS, atomic_write, file_format, read_checked, read_rows, sha256_of
 
 import pandas as pd
 import pytest
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Return a function that writes text or bytes to a file in tmp_path and returns its path."""
-
-    def write_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-        return path
-
-    return write_file
 
 
 def rows_of(path, **options):
@@ -357,3 +345,11 @@ def test_sha256_of_abc_is_the_published_one(write):
 
 def test_read_text_of_gzip(write):
     assert read_text(write("a.txt.gz", gzip.compress(b"one\r\ntwo"))) == "one\ntwo"
+
+
+def test_bundled_file_is_read_only_with_the_recorded_hash(write):
+    path = write("a.jsonl", '{"text": "a"}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl: the file was changed \(SHA-256 .*recorded 000000000000.*Restore it"):
+        read_checked(path, "0" * 64)
+    with pytest.raises(FileNotFoundError, match=r"b\.jsonl: the bundled file is missing"):
+        read_checked(path.with_name("b.jsonl"), "0" * 64)

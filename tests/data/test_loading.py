@@ -3,12 +3,9 @@ import json
 import re
 import warnings
 from collections import Counter
-from pathlib import Path
 
-from slm_helpers.data.files import read_checked
-from slm_helpers.data.loading import list_datasets, load_dataset, skipped_rows
-from slm_helpers.data.schema import TASK_COLUMNS, check_labels, check_tags, clean_row
-from slm_helpers.data.splits import find_shared_runs, make_splits, make_windows, normalise_text
+from slm_helpers.data.loading import list_datasets, load_dataset, repaired_rows, skipped_rows
+from slm_helpers.data.schema import TASK_COLUMNS
 
 import numpy as np
 import pandas as pd
@@ -18,18 +15,6 @@ WORDS = [
     "amber", "birch", "cloud", "delta", "ember", "frost", "grove", "hazel", "inlet", "jetty",
     "knoll", "lemon", "maple", "night", "ocean", "pearl", "quill", "river", "stone", "tulip",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Return a function that writes text or bytes to a file in tmp_path and returns its path as a string."""
-
-    def write_file(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-        return str(path)
-
-    return write_file
 
 
 def reviews(*extra, header="comment,stars"):
@@ -240,12 +225,6 @@ def test_label_unseen_in_training_is_told_with_its_line(write):
         load(write("my.csv", content))
 
 
-def test_without_a_file_an_unseen_label_is_told_by_its_row_in_the_split():
-    frame = pd.DataFrame({"label": ["1", "2", "1", "1", "7"], "split": ["train", "train", "valid", "test", "test"]})
-    with pytest.raises(ValueError, match=r"^test, row 2: label '7' stands in test but never in train"):
-        check_labels(frame)
-
-
 def test_line_of_an_unseen_label_is_right_after_left_out_rows(write):
     content = "comment,stars,split\na,1,train\n,2,train\nb,2,train\nd,7,test\n"
     with pytest.raises(ValueError, match=r"my\.csv, line 5"):
@@ -274,21 +253,6 @@ def test_bad_tags_are_told_with_line_and_token(write, tokens, tags, message):
     content = "words,ner,split\nIn Bergen,O B-LOC,train\n" + f"{tokens},{tags},train\n"
     with pytest.raises(ValueError, match=rf"my\.csv, line 3, column 'ner'(, |: ){message}"):
         load_dataset(write("my.csv", content), tokens="words", tags="ner")
-
-
-def test_good_tags_pass_and_frames_without_a_file_get_row_numbers():
-    check_tags(pd.DataFrame({"tokens": ["Ada K. saw Bergen Bergen"], "tags": ["B-PER I-PER O B-LOC B-LOC"]}))
-    with pytest.raises(ValueError, match="wnut17, row 2, token 1"):
-        check_tags(pd.DataFrame({"tokens": ["a", "b"], "tags": ["O", "I-X"]}, index=[7, 7]), name="wnut17")
-
-
-def test_check_labels_on_a_frame():
-    frame = pd.DataFrame({"label": ["a", "b", "a", "c"], "split": ["train", "train", "valid", "test"]})
-    check_labels(frame[:3])
-    with pytest.raises(ValueError, match="mine, row 4: label 'c' stands in test"):
-        check_labels(frame, name="mine")
-    with pytest.raises(ValueError, match="two at least"):
-        check_labels(frame[:1])
 
 
 @pytest.mark.parametrize("value", ["maybe", "1.5", "inf", "nan", "-inf"])
@@ -339,14 +303,6 @@ def test_complete_file_gives_no_warning(write):
         load(write("my.csv", reviews()))
 
 
-def test_clean_row_serves_one_row_at_a_time():
-    wanted = {"text": "comment", "label": "stars"}
-    assert clean_row({"comment": " a ", "stars": 3.0, "other": 1}, wanted) == ({"text": " a ", "label": "3"}, None)
-    clean, problem = clean_row({"comment": "a"}, wanted)
-    assert clean == {}
-    assert problem["column"] == "stars"
-
-
 def test_unknown_name_lists_what_there_is():
     with pytest.raises(ValueError, match=r"'storys' is neither a set nor a file. Bundled: stories.*Public: .*sst2.*\.csv"):
         load_dataset("storys")
@@ -375,75 +331,6 @@ def test_list_of_sets_names_each_once():
     assert set(table["task"]) <= set(TASK_COLUMNS)
 
 
-def test_bundled_file_is_read_only_with_the_recorded_hash(write):
-    path = Path(write("a.jsonl", '{"text": "a"}\n'))
-    with pytest.raises(ValueError, match=r"a\.jsonl: the file was changed \(SHA-256 .*recorded 000000000000.*Restore it"):
-        read_checked(path, "0" * 64)
-    with pytest.raises(FileNotFoundError, match=r"b\.jsonl: the bundled file is missing"):
-        read_checked(path.with_name("b.jsonl"), "0" * 64)
-
-
-@pytest.mark.parametrize("num_rows", [10, 37, 100, 1001])
-@pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.5, 0.25, 0.25), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.7, 0.3, 0.0)])
-def test_shares_are_right_to_the_row(num_rows, shares):
-    counts = Counter(make_splits([f"{i}" for i in range(num_rows)], shares=shares))
-    for split, share in zip(("train", "valid", "test"), shares, strict=True):
-        assert abs(counts[split] - share * num_rows) <= 1
-
-
-def test_deal_depends_on_the_seed_alone():
-    keys = [f"text {word}" for word in WORDS * 5]
-    first = make_splits(keys, seed=3)
-    np.testing.assert_array_equal(first, make_splits(iter(keys), seed=3))
-    assert (first != make_splits(keys, seed=4)).any()
-
-
-def test_equal_texts_stay_on_one_side():
-    keys = [text for word in WORDS for text in (f"{word} is 5 years old.", f"{word.upper()} IS 72 years old!", f"{word}  is years\nold")]
-    splits = make_splits(keys).reshape(-1, 3)
-    assert (splits == splits[:, :1]).all()
-    assert set(splits[:, 0]) == {"train", "valid", "test"}
-
-
-def test_exact_keys_keep_numbers_apart():
-    keys = [f"student-{i}" for i in range(50)]
-    assert set(make_splits(keys)) == {"train"}  # one text when digits do not count
-    assert Counter(make_splits(keys, exact=True)) == {"train": 40, "valid": 5, "test": 5}
-
-
-def test_keys_of_digits_and_signs_only_are_compared_as_they_stand():
-    assert len(set(make_splits(["1", "2", "3", "?!", "...", "👍", "👎", "7", "8", "9"]))) == 3
-
-
-def test_every_label_is_dealt_in_its_share():
-    labels = ["rare"] * 10 + ["common"] * 90
-    table = pd.crosstab(np.array(labels), make_splits([f"t{chr(97 + i % 26)}{'x' * (i // 26)}" for i in range(100)], labels=labels))
-    assert table.loc["rare", ["train", "valid", "test"]].tolist() == [8, 1, 1]
-    assert table.loc["common", ["train", "valid", "test"]].tolist() == [72, 9, 9]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_deal_of_random_sets_is_a_partition(seed):
-    rng = np.random.default_rng(seed)
-    keys = [f"{WORDS[i]} {WORDS[j]}" for i, j in rng.integers(0, 20, size=(int(rng.integers(1, 300)), 2))]
-    labels = rng.choice(["a", "b", "c"], size=len(keys)).tolist()
-    splits = make_splits(keys, labels=labels, seed=seed)
-    assert len(splits) == len(keys)
-    assert set(splits) <= {"train", "valid", "test"}
-    assert pd.Series(splits).groupby(pd.Series(keys)).nunique().max() == 1
-
-
-def test_one_row_and_no_row():
-    assert make_splits(["only"]).tolist() == ["train"]
-    assert len(make_splits([])) == 0
-
-
-@pytest.mark.parametrize("shares", [(0.8, 0.2), (0.8, 0.1, 0.2), (1.1, -0.1, 0.0), (80, 10, 10)])
-def test_shares_must_sum_to_one(shares):
-    with pytest.raises(ValueError, match=r"three shares of 0 or more that sum to 1, e.g. \(0.8, 0.1, 0.1\)"):
-        make_splits(["a"], shares=shares)
-
-
 def test_stratified_deal_of_an_own_file_keeps_rare_classes_everywhere(write):
     rows = "".join(f"{a} {b},{'rare' if i % 10 == 0 else 'common'}\n" for i, (a, b) in enumerate((a, b) for a in WORDS for b in WORDS[:10]))
     frame = load_dataset(write("my.csv", "text,label\n" + rows))
@@ -451,86 +338,182 @@ def test_stratified_deal_of_an_own_file_keeps_rare_classes_everywhere(write):
     assert table.loc["rare", ["train", "valid", "test"]].tolist() == [16, 2, 2]
 
 
+TABLE = [(f"{word} is {'fine' if i % 2 else 'poor'}", "good" if i % 2 else "bad") for i, word in enumerate(WORDS)]
+
+
+@pytest.mark.parametrize("column", ["tags", "source", "step,correct", "turns"])
+def test_task_reads_its_own_columns_only(write, column):
+    filled, empty = (",".join(cell for _ in column.split(",")) for cell in ("x", ""))
+    rows = "".join(f"{text},{label},{filled if i % 3 else empty}\n" for i, (text, label) in enumerate(TABLE))
+    frame = load_dataset(write("my.csv", f"text,label,{column}\n{rows}"), task="classify")
+    assert list(frame.columns) == ["text", "label", "split"] and len(frame) == 20
+
+
+def test_columns_of_tasks_that_are_not_complete_do_not_matter_without_a_task_either(write):
+    rows = "".join(f"{text},{label},maybe,x|y\n" for text, label in TABLE)
+    assert list(load_dataset(write("my.csv", f"text,label,step,tags\n{rows}")).columns) == ["text", "label", "split"]
+
+
+def test_misspelt_options_fail(write):
+    with pytest.raises(TypeError, match=r"load_dataset has no option and knows no column 'txt'. Columns are text, label"):
+        load_dataset(write("my.csv", reviews()), txt="comment")
+    with pytest.raises(ValueError, match="task is 'classyfy'"):
+        load_dataset(write("my.csv", reviews()), task="classyfy")
+
+
+@pytest.mark.parametrize(("name", "separator"), [("my.csv", ","), ("my.tsv", "\t"), ("my.txt", "\t")])
+def test_file_without_a_header(write, name, separator):
+    rows = "".join(separator.join([str(i % 2), f"u{i}", f"{word} was here."]) + "\n" for i, word in enumerate(WORDS))
+    path = write(name, rows)
+    frame = load_dataset(path, text="3", label="1", header=False, task="classify")
+    assert len(frame) == 20 and frame["text"].iloc[0] == "amber was here." and set(frame["label"]) == {"0", "1"}
+    for columns in ({}, {"text": "3", "label": "1"}):
+        with pytest.raises(ValueError, match=r"header=False and number the columns from 1.*--no-header --text 1"):
+            load_dataset(path, task="classify", **columns)
+
+
+def test_numbers_name_columns_of_a_file_with_a_header(write):
+    assert load(write("my.csv", reviews()), text="1", label="2")["text"].iloc[0] == "amber is poor"
+
+
+def test_few_broken_rows_are_left_out_and_listed_or_refused(write):
+    rows = "".join(f"{word} {other},{i % 2}\n" for i, (word, other) in enumerate((w, o) for w in WORDS for o in WORDS[:5]))
+    path = write("my.csv", f'text,label\n{rows}one, two,1\nshort\n"so" good,2\n')
+    with pytest.warns(UserWarning, match=r"3 of 103 rows were left out \(1: 3 cells.*first: .*my\.csv, line 102\)"):
+        frame = load_dataset(path)
+    table = skipped_rows(frame)
+    assert table["where"].str.extract(r"line (\d+)")[0].tolist() == ["102", "103", "104"]
+    assert [reason.split(",")[0].split(" (")[0] for reason in table["reason"]] == ["3 cells", "1 cells", "broken quotes"]
+    with pytest.raises(ValueError, match=r"my\.csv, line 102: 3 cells"):
+        load_dataset(path, strict=True)
+
+
+def test_control_characters_are_removed_and_listed_or_refused(write):
+    path = write("my.csv", reviews("page\x0cbreak,1", "bell\x07,5"))
+    with pytest.warns(UserWarning, match=r"control characters were removed from 2 cells \(first: .*line 22, column 'comment'\)"):
+        frame = load(path)
+    assert frame["text"].tolist()[-2:] == ["pagebreak", "bell"]
+    assert repaired_rows(frame)["where"].str.endswith(("line 22", "line 23")).tolist() == [True, True]
+    assert repaired_rows(load(write("good.csv", reviews()))).empty
+    with pytest.raises(ValueError, match=r"line 22, column 'comment': control character '\\x0c' at place 5"):
+        load(path, strict=True)
+
+
+def test_header_that_stands_twice_is_no_row(write):
+    with pytest.warns(UserWarning, match="1 of 21 rows were left out.*header stands here again"):
+        assert len(load(write("my.csv", reviews("comment,stars")))) == 20
+
+
+LONG = [("1", "Ada", "B-PER"), ("1", "saw", "O"), ("1", "Bergen", "B-LOC"), ("2", "It", "O"), ("2", "rains", "O")]
+SENTENCES = [["Ada saw Bergen", "B-PER O B-LOC"], ["It rains", "O O"]]
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("header", "first_only", "columns"),
     [
-        ("It's 5 o'clock, HERE!", "its oclock here"),
-        ("¿Cómo\n estás?", "cómo estás"),
-        ("你好，世界", "你好世界"),
-        ("snake_case 12", "snakecase"),
-        ("?!", ""),
+        ("sentence_id,words,labels", False, {}),
+        ("Sentence #,Word,Tag", True, {}),
+        ("nr,w,t", False, {"sentence": "nr", "tokens": "w", "tags": "t"}),
     ],
 )
-def test_normalise_text_by_hand(text, expected):
-    assert normalise_text(text) == expected
+def test_one_token_a_row_is_joined_by_the_sentence(write, header, first_only, columns):
+    cells = [("" if first_only and i not in (0, 3) else number, word, tag) for i, (number, word, tag) in enumerate(LONG)]
+    path = write("my.csv", "\n".join([header, *map(",".join, cells)]) + "\n")
+    with pytest.warns(UserWarning, match="each row is a token; those with the same '.*' were joined to 2 sentences"):
+        frame = load_dataset(path, task="tag", split="train", **columns)
+    assert frame[["tokens", "tags"]].to_numpy().tolist() == SENTENCES and "sentence" not in frame
 
 
-def test_shared_runs_by_hand():
-    texts = ["The cat sat on the mat.", "My dog said: the CAT sat, on 3 stones", "the cat sat on a chair", "A cat sat"]
-    found = find_shared_runs(texts, ["train", "test", "train", "valid"], num_words=4)
-    assert found.to_dict("records") == [{"run": "the cat sat on", "splits": "test+train", "num_rows": 3}]
-    found = find_shared_runs(texts, ["train", "test", "train", "valid"], num_words=2).set_index("run")
-    assert found.loc["cat sat"].tolist() == ["test+train+valid", 4]
-    assert set(found.index) == {"the cat", "cat sat", "sat on"}
+def test_one_token_a_row_without_a_sentence_is_asked_for(write):
+    path = write("my.csv", "tokens,tags\n" + "Ada,B-PER\nsaw,O\nBergen,B-LOC\n" * 8)
+    with pytest.raises(ValueError, match=r"nothing says where a sentence ends.*--sentence sentence_id.*empty line between sentences"):
+        load_dataset(path, task="tag", split="train")
 
 
-def test_runs_within_one_split_and_short_texts_are_no_leak():
-    assert find_shared_runs(["a b c d", "a b c d"], ["train", "train"], num_words=2).empty
-    assert find_shared_runs(["a b", "a b"], ["train", "test"], num_words=3).empty
-    assert list(find_shared_runs([], []).columns) == ["run", "splits", "num_rows"]
+def test_lists_and_spans_become_tokens_and_tags(write):
+    lists = [json.dumps({"tokens": tokens.split(), "ner_tags": tags.split()}) for tokens, tags in SENTENCES]
+    spans = [{"text": "Ada saw Bergen", "label": [[0, 3, "PER"], [8, 14, "LOC"]]}, {"text": "It rains", "label": []}]
+    for content, found in ((lists, "tags from 'ner_tags'"), (map(json.dumps, spans), "tokens from 'text', tags from 'label'")):
+        with pytest.warns(UserWarning, match=f"read {found}"):
+            frame = load_dataset(write("my.jsonl", "\n".join(content)), task="tag", split="train")
+        assert frame[["tokens", "tags"]].to_numpy().tolist() == SENTENCES
 
 
-def test_shared_runs_want_as_many_splits_as_texts():
-    with pytest.raises(ValueError, match="shorter"):
-        find_shared_runs(["a", "b"], ["train"])
-    with pytest.raises(ValueError, match="num_words is 0"):
-        find_shared_runs(["a"], ["train"], num_words=0)
+def test_parquet_keeps_truth_values_lists_and_names_of_classes(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": WORDS, "label": [i % 2 == 0 for i in range(20)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert load_dataset(tmp_path / "a.parquet")["label"].tolist()[:2] == ["true", "false"]
+    names = {"info": {"features": {"tags": {"feature": {"names": ["O", "B-PER", "B-LOC"], "_type": "ClassLabel"}, "_type": "Sequence"}}}}
+    table = pa.table({"tokens": [s.split() for s, _ in SENTENCES], "tags": [[1, 0, 2], [0, 0]]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(names)}), tmp_path / "b.parquet")
+    assert load_dataset(tmp_path / "b.parquet", split="train")[["tokens", "tags"]].to_numpy().tolist() == SENTENCES
+
+
+def test_labels_are_spelled_alike_in_every_format(write):
+    bools = "\n".join(json.dumps({"text": word, "label": i % 2 == 0}) for i, word in enumerate(WORDS))
+    words = "text,label\n" + "".join(f"{word},{['TRUE', 'False'][i % 2]}\n" for i, word in enumerate(WORDS))
+    decimals = "text,label\n" + "".join(f"{word},{i % 2}.0\n" for i, word in enumerate(WORDS))
+    commas = "text;label\n" + "".join(f"{word};{['1,0', '2,5'][i % 2]}\n" for i, word in enumerate(WORDS))
+    assert set(load_dataset(write("a.jsonl", bools))["label"]) == set(load_dataset(write("b.csv", words))["label"]) == {"true", "false"}
+    assert set(load_dataset(write("c.csv", decimals))["label"]) == {"0", "1"}
+    assert set(load_dataset(write("d.csv", commas))["label"]) == {"1", "2.5"}
+
+
+def test_classes_of_one_row_each_are_no_labels(write):
+    rows = "".join(f"{word},{word}\n" for word in WORDS)
+    with pytest.raises(ValueError, match=r"20 rows have 20 different labels, none of them on five texts.*Is it the column of the labels"):
+        load_dataset(write("my.csv", "text,label\n" + rows))
+
+
+def test_attempts_are_read_as_what_they_are(write):
+    rows = "".join(
+        f"{7000 + i // 8}{'.0' if i % 2 else ''},{i % 3}{'.0' if i % 5 else ''},{['TRUE', 'FALSE'][i % 2]},{10**18 + i}\n"
+        for i in range(96)
+    )
+    frame = load_dataset(write("my.csv", "who,skill,correct,step\n" + rows), task="trace", student="who")
+    assert frame["student"].nunique() == 12 and set(frame["skill"]) == {"0", "1", "2"}
+    assert frame["step"].tolist() == [10**18 + i for i in range(96)], "steps went through a float"
+    path = write("part.csv", "student,skill,correct\n" + "".join(f"s{i // 8},a,{'0.5' if i == 9 else i % 2}\n" for i in range(96)))
+    with pytest.warns(UserWarning, match=r"1 of 96 rows were left out \(1: column 'correct': '0\.5' is not a whole number"):
+        assert len(load_dataset(path, task="trace")) == 95
+
+
+def test_fasttext_lines_have_labels(write):
+    path = write("my.txt", "".join(f"__label__{label} {text}\n" for text, label in TABLE))
+    with pytest.warns(UserWarning, match="words that begin with __label__ were read as labels"):
+        frame = load_dataset(path, task="classify")
+    assert list(zip(frame["text"], frame["label"], strict=True)) == TABLE
+    path = write("many.txt", "".join(f"__label__{label} __label__x {text}\n" for text, label in TABLE))
+    with pytest.raises(ValueError, match=r"line 1, column 'label': 2 labels \(bad, x\)"):
+        load_dataset(path, task="classify")
+
+
+def test_one_long_text_is_cut_at_sentences_so_that_parts_can_be_held_out(write):
+    text = " ".join(f"The {a} stood by the {b}." for a in WORDS for b in WORDS[:10])
+    with pytest.warns(UserWarning, match=r"1 long text\(s\) were cut at sentence ends into \d+ pieces"):
+        frame = load_dataset(write("book.txt", text), task="lm")
+    assert " ".join(frame["text"]) == text and set(frame["split"]) == {"train", "valid", "test"}
+    assert frame["text"].str.endswith(".").all()
+
+
+def test_how_a_text_was_cut_is_said(write):
+    path = write("my.txt", "\n".join([*WORDS[:10], "", *WORDS[10:]]))
+    with pytest.warns(UserWarning, match=r"my\.txt: the text was cut at its empty lines, into 2 texts"):
+        assert len(load_dataset(path, split="train")) == 2
 
 
 @pytest.mark.parametrize(
-    ("num_tokens", "window", "stride"), [(7, 3, None), (100, 7, None), (50, 10, 4), (5, 4, 1), (30, 1, None), (40, 5, 9)]
+    ("english", "spanish"),
+    [
+        ("one\ntwo\rmore\nthree\n", "uno\ndos\ntres\n"),
+        ("one\ntwo\u2028more\nthree", "uno\r\ndos\r\ntres\r\n"),
+        ("one\ntwo\nthree\n\n", "uno\ndos\ntres\n"),
+    ],
+    ids=["carriage return", "line separator", "empty line at the end"],
 )
-def test_targets_are_inputs_shifted_by_one(num_tokens, window, stride):
-    stream = np.random.default_rng(0).integers(0, 50, num_tokens)
-    inputs, targets = make_windows(stream, window, stride=stride)
-    step = stride or window
-    assert inputs.shape == targets.shape == ((num_tokens - window - 1) // step + 1, window)
-    assert inputs.dtype == targets.dtype == np.int32
-    for i in range(len(inputs)):
-        start = i * step
-        np.testing.assert_array_equal(inputs[i], stream[start : start + window])
-        np.testing.assert_array_equal(targets[i], stream[start + 1 : start + window + 1])
-
-
-def test_every_token_but_the_first_is_predicted_once():
-    inputs, targets = make_windows(np.arange(21), 5)
-    assert targets.ravel().tolist() == list(range(1, 21))
-    assert inputs.ravel().tolist() == list(range(20))
-
-
-def test_no_window_crosses_a_split():
-    splits = make_splits(WORDS)
-    streams = {name: np.flatnonzero(splits == name).repeat(6) for name in ("train", "valid", "test")}  # row number as token id
-    for name, stream in streams.items():
-        inputs, targets = make_windows(stream, 4)
-        assert set(splits[np.concatenate([inputs.ravel(), targets.ravel()])]) == {name}
-
-
-def test_windows_are_copies():
-    stream = np.zeros(10, dtype="int32")
-    inputs, _ = make_windows(stream, 3)
-    inputs[:] = 9
-    assert stream.sum() == 0
-
-
-@pytest.mark.parametrize("token_ids", [np.arange(5), np.arange(0), np.zeros((3, 9), dtype=int)])
-def test_stream_too_short_or_not_flat(token_ids):
-    with pytest.raises(ValueError, match=r"a window of 5 needs a flat array of at least 6 tokens.*more text or a smaller window"):
-        make_windows(token_ids, 5)
-
-
-def test_window_and_stride_must_be_positive():
-    with pytest.raises(ValueError, match="window is 0"):
-        make_windows(np.arange(9), 0)
-    with pytest.raises(ValueError, match="stride is 0"):
-        make_windows(np.arange(9), 3, stride=0)
+def test_lines_of_parallel_files_are_counted_at_line_feeds(write, english, spanish):
+    frame = load_dataset(f"{write('a.en', english)}::{write('a.es', spanish)}", split="train")
+    assert frame["target"].tolist() == ["uno", "dos", "tres"] and frame["source"].iloc[2] == "three"
