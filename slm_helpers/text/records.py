@@ -12,24 +12,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_PLACEHOLDER = re.compile(r"#([A-Za-z])(?![A-Za-z])")
-
-
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
+_PLACEHOLDER = re.compile(r"#([A-Za-z])(?![A-Za-z])")
 _NUMBER = re.compile(r"(?<![\w#])\d+(?:[.,:]\d+)*")
-
-
 _NAME = re.compile(r"(?<!\w)[A-Z][\w'-]*")
-
-
 _DAYS = {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
-
-
 _MONTHS = {"January", "February", "March", "April", "June", "July", "August", "September", "October", "November", "December"}  # not May
-
-
 _SMALL = {"I", "I'm", "I'll", "I've", "I'd", "A", "The"}
 
 
@@ -46,6 +34,9 @@ class Record:
 def parse_facts(source: str | dict[str, str], letters: dict[str, str] | None = None) -> Record:
     """Return a record from its written form, or from a dictionary {name: value}.
 
+    A part with " : " twice is a triple. It is a name and a value that holds such signs, as in "title: Star Wars : Episode : One", if it
+    begins with a name in small letters and a colon, or with any name and a colon where other parts are names and values.
+
     Args:
         source: The facts.
         letters: For names of facts, a lower-case letter that is theirs in every record; other facts get A, B, ... in their order.
@@ -57,11 +48,8 @@ def parse_facts(source: str | dict[str, str], letters: dict[str, str] | None = N
         >>> parse_facts("name: Aurora | price: 20 euros", {"price": "p"}).letters
         ('A', 'p')
     """
-    if isinstance(source, dict):
-        parts = [[str(name), str(value)] for name, value in source.items()]
-    else:
-        parts = [part.split(" : ") if part.count(" : ") >= 2 else part.split(":", 1) for part in source.split(" | ")]
-    parts = [[cell.strip() for cell in part] for part in parts]
+    pairs = [map(str, pair) for pair in source.items()] if isinstance(source, dict) else _split_facts(source.split(" | "))
+    parts = [[cell.strip() for cell in pair] for pair in pairs]
     if not any(any(part) for part in parts):
         raise ValueError("The record has no facts. Write them as name: value | name: value.")
     for part in parts:
@@ -80,6 +68,17 @@ def parse_facts(source: str | dict[str, str], letters: dict[str, str] | None = N
     _check_number(len(parts))
     free = iter(LETTERS)
     return Record(tuple(value for _, value in parts), names, tuple((letters or {}).get(name) or next(free) for name in names))
+
+
+def _split_facts(parts: Sequence[str]) -> list[list[str]]:
+    """Return the cells of each part: name and value, or subject, property and object."""
+    is_triple = [part.count(" : ") >= 2 for part in parts]
+    names = [re.match(r"\s*([^:]*[^:\s]):\s", part) for part in parts]  # "title: ", also of a triple whose subject is "1634: A War"
+    others_are_pairs = not all(is_triple)
+    for i, name in enumerate(names):
+        if is_triple[i] and name and (others_are_pairs or name[1].islower()):
+            is_triple[i] = False
+    return [part.split(" : ") if triple else part.split(":", 1) for part, triple in zip(parts, is_triple, strict=True)]
 
 
 def _of_triples(parts: list[list[str]]) -> Record:

@@ -18,6 +18,19 @@ def test_a_record_is_read_from_text_dictionary_and_triples():
 
 
 @pytest.mark.parametrize(
+    ("source", "contents"),
+    [
+        ("title: Star Wars : Episode : One", ("Star Wars : Episode : One",)),
+        ("name: Aurora | Title: Star Wars : Episode : One", ("Aurora", "Star Wars : Episode : One")),
+        ("1634: The Baltic War : author : David Weber", ("1634: The Baltic War", "David Weber")),
+        ("A : of : B | 1634: The Baltic War : author : A", ("A", "B", "1634: The Baltic War")),
+    ],
+)
+def test_a_value_or_a_subject_may_hold_colons(source, contents):
+    assert parse_facts(source).contents == contents
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [("", "no facts"), (" | ", "no facts"), ({}, "no facts"), ("Aurora", "'Aurora' is no fact"), ("name: ", "is no fact"),
      ("name: A | name: B", "'name' stands twice"), ("a: b | c : d : e", "mixes"),
