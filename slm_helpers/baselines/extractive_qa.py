@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from slm_helpers.text.words import QUESTION_WORDS, SMALL_WORDS, Words, overlap_features, split_words
+from slm_helpers.text.words import QUESTION_WORDS, FUNCTION_WORDS, Words, overlap_features, split_words
 
 import numpy as np
 
@@ -125,7 +125,7 @@ class SpanBaseline:
             "near": np.concatenate([[0], overlap[:, 5], [0]]),
             "sums": np.concatenate([np.zeros((1, inside.shape[1])), np.cumsum(inside, axis=0)]),
             "around": np.concatenate([edge, of_word, edge]),
-            "before": np.array([SMALL_WORDS.index(form) if form in SMALL_WORDS else len(SMALL_WORDS) for form in ["", *lower]]),
+            "before": np.array([FUNCTION_WORDS.index(form) if form in FUNCTION_WORDS else len(FUNCTION_WORDS) for form in ["", *lower]]),
             "kind": kind,
             "none": np.array([1.0, overlap[:, 2].max(), max(missing, default=0.0), sum(missing), len(missing), *kind]),
         }
@@ -135,7 +135,7 @@ class SpanBaseline:
         around, before, near = described["around"], described["before"], described["near"]
         length = last - first + 1
         within = (described["sums"][last + 1] - described["sums"][first]) / length[:, None]
-        small = np.eye(len(SMALL_WORDS) + 1)
+        small = np.eye(len(FUNCTION_WORDS) + 1)
         plain = np.column_stack(
             [
                 described["sentence"][first], near[first], near[last + 2], within, length, np.log(length), length == 1,
@@ -143,7 +143,7 @@ class SpanBaseline:
             ]
         )  # fmt: skip
         shape = np.column_stack(
-            [np.ones(len(first)), within, np.log(length), around[first + 1], before[first + 1] == SMALL_WORDS.index("because")]
+            [np.ones(len(first)), within, np.log(length), around[first + 1], before[first + 1] == FUNCTION_WORDS.index("because")]
         )
         return np.concatenate([plain, (described["kind"][None, :, None] * shape[:, None, :]).reshape(len(first), -1)], axis=1)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from slm_helpers.text.words import SMALL_WORDS, split_words
+from slm_helpers.text.words import FUNCTION_WORDS, split_words
 
 import numpy as np
 
@@ -62,12 +62,12 @@ def candidate_answers(context: str, *, num_answers: int = 5, max_words: int = 4)
         starts_sentence = first == 0 or words.sentences[first] != words.sentences[first - 1]
         if form[0].isdigit():
             score = 3.0
-        elif form[0].isupper() and not starts_sentence and form.lower() not in SMALL_WORDS and len(form) > 1:
+        elif form[0].isupper() and not starts_sentence and form.lower() not in FUNCTION_WORDS and len(form) > 1:
             while last + 1 < len(words.forms) and words.forms[last + 1][:1].isupper() and last - first + 1 < max_words:
                 last += 1
             score = 2.0
         else:
-            score = len(form) / 20 if form.isalpha() and form.lower() not in SMALL_WORDS else 0.0
+            score = len(form) / 20 if form.isalpha() and form.lower() not in FUNCTION_WORDS else 0.0
         if score > 0.3:
             found.append((score, first, last))
         first = last + 1

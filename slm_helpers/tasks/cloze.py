@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from slm_helpers.text.words import SMALL_WORDS, Words, split_words
+from slm_helpers.text.words import FUNCTION_WORDS, Words, split_words
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,7 @@ def make_cloze(contexts: Sequence[str], *, num_rows: int, none_share: float = 0.
 
 def _draw_span(words: Words, sentence: np.ndarray, rng: np.random.Generator) -> tuple[int, int] | None:
     """Draw first and last word of a span within a sentence that looks like a phrase: between signs, small words or the sentence's ends."""
-    edge = [not form.isalnum() or form.lower() in SMALL_WORDS for form in words.forms]
+    edge = [not form.isalnum() or form.lower() in FUNCTION_WORDS for form in words.forms]
     first = int(rng.choice(sentence))
     last = min(first + int(rng.integers(1, 7)) - 1, int(sentence[-1]))
     inside = words.forms[first : last + 1]
