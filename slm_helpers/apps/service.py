@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_share
+from slm_helpers.baselines.nearest import NearestText
 from slm_helpers.generation.generator import TextGenerator
 from slm_helpers.generation.sampling import SamplingRule
 from slm_helpers.models.language_model import build_language_model
@@ -203,22 +204,17 @@ class ReplyFinder:
         if not replies:
             raise ValueError("There is no reply to choose from.")
         self.labels, self.texts = (list(column) for column in zip(*replies, strict=True))
-        self._vectors = TfidfVectorizer(sublinear_tf=True)
-        self._matrix = self._vectors.fit_transform(self.texts)
-
-    def similarities(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the cosine of each text with each reply, shape (num_texts, num_replies)."""
-        return (self._vectors.transform(texts) @ self._matrix.T).toarray()
+        self._nearest = NearestText(TfidfVectorizer(sublinear_tf=True)).fit(self.texts, self.labels)
 
     def best(self, text: str, intent: str, *, lead: float = 0.0) -> str:
         """Return the first of the replies to an intent, or the nearest one if it is nearer by more than `lead`."""
-        places = [place for place, label in enumerate(self.labels) if label == intent]
-        near = self.similarities([text])[0, places]
-        return self.texts[places[int(near.argmax()) if near.max() > near[0] + lead else 0]]
+        rows = [row for row, label in enumerate(self.labels) if label == intent]
+        near = self._nearest.similarities([text])[0, rows]
+        return self.texts[rows[int(near.argmax()) if near.max() > near[0] + lead else 0]]
 
     def nearest_labels(self, texts: Sequence[str]) -> np.ndarray:
         """Return the intent of the nearest reply of all, shape (num_texts,)."""
-        return np.array(self.labels)[self.similarities(texts).argmax(axis=1)]
+        return np.array(self._nearest.predict(texts))
 
 
 def facts_in(text: str) -> set[str]:

@@ -1,45 +1,49 @@
-"""Simple baselines for questions: the span of a passage nearest to the question's words, and the most similar question asked before."""
+"""A baseline for questions on a passage: a log-linear model over its spans."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
-from slm_helpers.text.words import QUESTION_WORDS, FUNCTION_WORDS, Words, overlap_features, split_words
+from slm_helpers.text.words import FUNCTION_WORDS, QUESTION_WORDS, Words, overlap_features, split_words
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 _BLOCK = 4096  # spans whose features are computed together
 _DRAWN = 100  # wrong spans of a passage to learn from
 
 
-class SpanBaseline:
-    """Answer with the span of a passage that a log-linear model of simple features likes best, or not at all.
+class SpanBaseline(BaseEstimator):
+    """Answer with the span of a passage that scores highest in a log-linear model of simple features, or not at all.
 
-    The features of a span of a few words within a sentence: how many of the question's words, weighted by their rarity, its
+    The features of a span of a few words within a sentence: how many of the question's words, weighted by their idf, its
     sentence holds and how near they stand; its length, digits, capitals and borders; the word before it; and these together with
     the kind of question. Where some training questions have no answer, none is one more choice, with features of its own: how
     much of the question the best sentence covers, and which rare words of it stand nowhere in the passage.
 
     Args:
-        rarity: Tells from a lower-case word how much it says, in 0-1: near 0 for "the". Learned from the training passages unless given.
+        idf: From a lower-case word to its inverse document frequency, scaled to 0-1: near 0 for "the". Learned from the training
+            passages unless given.
         max_words: Words of the longest span that is considered.
+        seed: Of the draw of wrong spans to learn from.
+
+    Attributes:
+        span_weights_: Weights of the features of a span.
+        none_weights_: Weights of the features of no answer; None where every training question has one.
 
     Reference:
         The feature-based model of Rajpurkar et al. (2016), arXiv:1606.05250, without its syntax trees.
     """
 
-    def __init__(self, *, rarity: Callable[[str], float] | None = None, max_words: int = 8):
-        self.rarity, self.max_words = rarity, max_words
-        self.span_weights = np.zeros(0)
-        self.none_weights: np.ndarray | None = None  # None: there is always an answer
-        self._passages: dict[str, Words] = {}
+    def __init__(self, *, idf: Callable[[str], float] | None = None, max_words: int = 8, seed: int = 42):
+        self.idf, self.max_words, self.seed = idf, max_words, seed
 
-    def fit(self, contexts: Sequence[str], questions: Sequence[str], answers: Sequence[str], *, seed: int = 42) -> "SpanBaseline":
+    def fit(self, contexts: Sequence[str], questions: Sequence[str], answers: Sequence[str]) -> "SpanBaseline":
         """Learn from passages, questions and answers ("" where the passage holds none)."""
-        if self.rarity is None:
-            self.rarity = _rarity_in([self._words(context) for context in dict.fromkeys(contexts)])
-        rng, rows, targets, counts = np.random.default_rng(seed), [], [], []
+        self.idf_ = None if self.idf else _fit_idf([_words(context) for context in dict.fromkeys(contexts)])
+        rng, rows, targets, counts = np.random.default_rng(self.seed), [], [], []
         for context, question, answer in zip(contexts, questions, answers, strict=True):
-            words, asked = self._words(context), self._words(question)
+            words, query = _words(context), _words(question)
             first, last = self.spans(words)
             right = np.zeros(len(first), dtype=bool)
             if answer:
@@ -49,7 +53,7 @@ class SpanBaseline:
             wrong = np.flatnonzero(~right)
             drawn = rng.choice(wrong, min(_DRAWN, len(wrong)), replace=False)
             picked = np.concatenate([np.flatnonzero(right), drawn])
-            described = self._describe(words, asked)
+            described = self._describe(words, query)
             spans, none = self._features(described, first[picked], last[picked]), described["none"]
             rows.append(np.block([[spans, np.zeros((len(spans), len(none)))], [np.zeros(spans.shape[1]), none]]))
             targets.append(np.append(right[picked], not answer))
@@ -60,22 +64,23 @@ class SpanBaseline:
         size = rows[0].shape[1] - len(described["none"])
         if any(right[-1] for right in targets):
             weights = _fit_choice(rows, targets, counts)
-            self.none_weights = weights[size:]
+            self.none_weights_ = weights[size:]
         else:
+            self.none_weights_ = None
             weights = _fit_choice([row[:-1, :size] for row in rows], [right[:-1] for right in targets], [count[:-1] for count in counts])
-        self.span_weights = weights[:size]
+        self.span_weights_ = weights[:size]
         return self
 
     def scores(self, context: str, question: str) -> tuple[np.ndarray, float]:
         """Return the score of each span of a passage, in the order of `spans`, and that of no answer (-inf if there is always one)."""
-        words, asked = self._words(context), self._words(question)
+        words, query = _words(context), _words(question)
         first, last = self.spans(words)
         if not len(first):
             return np.zeros(0), 0.0
-        described = self._describe(words, asked)
+        described = self._describe(words, query)
         parts = [slice(start, start + _BLOCK) for start in range(0, len(first), _BLOCK)]
-        found = [self._features(described, first[part], last[part]) @ self.span_weights for part in parts]
-        none = -np.inf if self.none_weights is None else float(described["none"] @ self.none_weights)
+        found = [self._features(described, first[part], last[part]) @ self.span_weights_ for part in parts]
+        none = -np.inf if self.none_weights_ is None else float(described["none"] @ self.none_weights_)
         return np.concatenate(found), none
 
     def predict(self, contexts: Sequence[str], questions: Sequence[str]) -> list[str]:
@@ -85,7 +90,7 @@ class SpanBaseline:
             scores, none = self.scores(context, question)
             answers.append("")
             if len(scores) and scores.max() > none:
-                words = self._words(context)
+                words = _words(context)
                 first, last = (part[scores.argmax()] for part in self.spans(words))
                 answers[-1] = context[words.places[first, 0] : words.places[last, 1]]
         return answers
@@ -98,18 +103,14 @@ class SpanBaseline:
         kept = words.sentences[first] == words.sentences[last]
         return first[kept], last[kept]
 
-    def _words(self, text: str) -> Words:
-        if text not in self._passages:
-            self._passages[text] = split_words(text)
-        return self._passages[text]
-
-    def _describe(self, words: Words, asked: Words) -> dict[str, np.ndarray]:
+    def _describe(self, words: Words, query: Words) -> dict[str, np.ndarray]:
         """Return what the features of spans are made of, and those of the choice that there is no answer."""
-        overlap = overlap_features(words, asked, self.rarity)
+        idf = self.idf or (lambda form: self.idf_.get(form, 1.0))
+        overlap = overlap_features(words, query, idf)
         lower = [form.lower() for form in words.forms]
         of_word = np.array(
             [
-                (self.rarity(form), form[0].isdigit(), not form[0].isalnum(), as_written[0].isupper())
+                (idf(form), form[0].isdigit(), not form[0].isalnum(), as_written[0].isupper())
                 for form, as_written in zip(lower, words.forms, strict=True)
             ]
         )
@@ -117,9 +118,9 @@ class SpanBaseline:
         edge = np.ones((1, of_word.shape[1])) * [0, 0, 1, 0]
         inside = np.concatenate([of_word, overlap[:, :2]], axis=1)
         stems = set(words.stems)
-        strange = {form.lower() for form, stem in zip(asked.forms, asked.stems, strict=True) if form[0].isalnum() and stem not in stems}
-        missing = [self.rarity(form) for form in sorted(strange - set(QUESTION_WORDS))]
-        kind = np.eye(len(QUESTION_WORDS) + 1)[_question_kind(asked)]
+        strange = {form.lower() for form, stem in zip(query.forms, query.stems, strict=True) if form[0].isalnum() and stem not in stems}
+        missing = [idf(form) for form in sorted(strange - set(QUESTION_WORDS))]
+        kind = np.eye(len(QUESTION_WORDS) + 1)[_question_kind(query)]
         return {
             "sentence": overlap[:, 2:5],
             "near": np.concatenate([[0], overlap[:, 5], [0]]),
@@ -148,51 +149,31 @@ class SpanBaseline:
         return np.concatenate([plain, (described["kind"][None, :, None] * shape[:, None, :]).reshape(len(first), -1)], axis=1)
 
 
-class NearestQuestion:
-    """Answer a question as the most similar training question was answered: cosine of TF-IDF over words, word pairs and letter runs."""
-
-    def fit(self, questions: Sequence[str], answers: Sequence[str]) -> "NearestQuestion":
-        """Keep the training questions and their answers."""
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_union
-
-        self._vectors = make_union(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True),
-        )
-        self._questions = self._vectors.fit_transform(questions).tocsr()
-        self._answers = list(answers)
-        return self
-
-    def predict(self, questions: Sequence[str]) -> list[str]:
-        """Return an answer a question."""
-        wanted = self._vectors.transform(questions).tocsr()
-        # A part at a time: all similarities together would fill the memory.
-        places = [np.asarray((wanted[i : i + 256] @ self._questions.T).argmax(axis=1)).ravel() for i in range(0, wanted.shape[0], 256)]
-        return [self._answers[place] for place in np.concatenate(places)]
+@lru_cache(maxsize=8192)
+def _words(text: str) -> Words:
+    return split_words(text)
 
 
-def _rarity_in(passages: list[Words]) -> Callable[[str], float]:
-    """Return how rare a word is: 0 if all passages have it, 1 if one or none has."""
+def _fit_idf(passages: list[Words]) -> dict[str, float]:
+    """Return the scaled inverse document frequency of each word: 0 if all passages have it, 1 if one has."""
     counts = Counter(form for words in passages for form in {form.lower() for form in words.forms})
-    rarities = {form: float(np.log(len(passages) / count) / np.log(max(len(passages), 2))) for form, count in counts.items()}
-    return lambda form: rarities.get(form, 1.0)
+    return {form: float(np.log(len(passages) / count) / np.log(max(len(passages), 2))) for form, count in counts.items()}
 
 
-def _question_kind(asked: Words) -> int:
+def _question_kind(query: Words) -> int:
     """Return the place of a question's word among QUESTION_WORDS, or their number if it has none."""
-    forms = {form.lower() for form in asked.forms}
+    forms = {form.lower() for form in query.forms}
     return next((i for i, word in enumerate(QUESTION_WORDS) if word in forms), len(QUESTION_WORDS))
 
 
-def _fit_choice(rows: list[np.ndarray], targets: list[np.ndarray], counts: list[np.ndarray], *, penalty: float = 10.0) -> np.ndarray:
+def _fit_choice(rows: list[np.ndarray], targets: list[np.ndarray], counts: list[np.ndarray], *, l2: float = 10.0) -> np.ndarray:
     """Fit weights of features so that softmax over the candidates of each question finds one of the right ones.
 
     Args:
         rows: For each question the features of its candidates, shape (num_candidates, num_features).
         targets: For each question which candidates are right.
         counts: For each question how many candidates each one stands for.
-        penalty: Of the squared weights of standardised features against the summed loss.
+        l2: Weight of the squared weights of standardised features against the summed loss.
     """
     from scipy.optimize import minimize
 
@@ -208,8 +189,8 @@ def _fit_choice(rows: list[np.ndarray], targets: list[np.ndarray], counts: list[
         scores -= np.maximum.reduceat(scores, starts)[group]
         powers = np.exp(scores)
         totals, hits = np.add.reduceat(powers, starts), np.add.reduceat(powers * right, starts)
-        slope = features.T @ (powers / totals[group] - powers * right / np.maximum(hits, 1e-300)[group])
-        value = np.log(totals / np.maximum(hits, 1e-300)).sum() + penalty / 2 * (weights @ weights)
-        return value, slope + penalty * weights
+        gradient = features.T @ (powers / totals[group] - powers * right / np.maximum(hits, 1e-300)[group])
+        value = np.log(totals / np.maximum(hits, 1e-300)).sum() + l2 / 2 * (weights @ weights)
+        return value, gradient + l2 * weights
 
     return minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 100}).x / scale

@@ -1,7 +1,8 @@
 """Baselines for knowledge tracing: the rate of each skill, a regression on counts, and Bayesian knowledge tracing.
 
-Each has `fit(frame)` and `predict(frame)`. Frames hold attempts as `slm_helpers.data.attempts.order_attempts` leaves them; predicted is
-the probability that each attempt is right, from the attempts of the same student above it.
+Each has `fit(frame)` and `predict(frame)`; the overall rate is scikit-learn's `DummyRegressor`, fitted to the column correct. Frames
+hold attempts as `slm_helpers.data.attempts.order_attempts` leaves them; predicted is the probability that each attempt is correct,
+from the attempts of the same student above it.
 """
 
 from dataclasses import dataclass
@@ -12,65 +13,71 @@ from slm_helpers.data.attempts import Learner, skill_codes
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_matrix, hstack
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
 
 
-class OverallRate:
-    """Predict the share of right answers in train for every attempt, and so the majority."""
+class SkillRates(BaseEstimator):
+    """Predict the share of correct answers on the skill in train, shrunk to the overall share where the skill is rare.
 
-    def fit(self, frame: pd.DataFrame) -> "OverallRate":
-        """Take the mean."""
-        self.rate = float(frame["correct"].mean())
-        return self
+    Args:
+        strength: How many answers the overall share counts as.
 
-    def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """Return one probability a row."""
-        return np.full(len(frame), self.rate)
+    Attributes:
+        rates_: The predicted share of each skill.
+    """
 
+    def __init__(self, *, strength: float = 5.0):
+        self.strength = strength
 
-class SkillRates:
-    """Predict the share of right answers on the skill in train, drawn to the overall share where the skill is rare."""
-
-    def fit(self, frame: pd.DataFrame, *, strength: float = 5.0) -> "SkillRates":
-        """Count; `strength` is how many answers the overall share weighs."""
+    def fit(self, frame: pd.DataFrame, y: object = None) -> "SkillRates":
+        """Count the answers of train; `y` is ignored, the frame holds the column correct."""
         overall = float(frame["correct"].mean())
         counts = frame.groupby("skill")["correct"].agg(["sum", "size"])
-        self.rates = ((counts["sum"] + strength * overall) / (counts["size"] + strength)).to_dict()
+        self.rates_ = ((counts["sum"] + self.strength * overall) / (counts["size"] + self.strength)).to_dict()
         return self
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Return one probability a row."""
-        skill_codes(frame["skill"].tolist(), list(self.rates))
-        return frame["skill"].map(self.rates).to_numpy()
+        skill_codes(frame["skill"].tolist(), list(self.rates_))
+        return frame["skill"].map(self.rates_).to_numpy()
 
 
-class CountRegression:
+class CountRegression(BaseEstimator):
     """Logistic regression on counts of earlier right and wrong answers.
 
     Each skill has an ease of its own, and weights of its own for the logarithms of right and of wrong answers on it so far; the
     logarithms of right and wrong answers on all skills get one weight each.
 
+    Args:
+        C: Inverse strength of the regularisation.
+
+    Attributes:
+        skills_: The skills of train, sorted.
+        classifier_: The fitted logistic regression.
+
     Reference:
         Pavlik, Cen and Koedinger (2009), "Performance Factors Analysis: A New Alternative to Knowledge Tracing".
     """
 
-    def fit(self, frame: pd.DataFrame, *, penalty: float = 1.0) -> "CountRegression":
-        """Fit the weights; `penalty` is that of their squares against the summed loss."""
-        from sklearn.linear_model import LogisticRegression
+    def __init__(self, *, C: float = 1.0):
+        self.C = C
 
-        self.skills = sorted(frame["skill"].unique())
-        self._model = LogisticRegression(C=1 / penalty, max_iter=1000)
-        self._model.fit(self._features(frame), frame["correct"].to_numpy())
+    def fit(self, frame: pd.DataFrame, y: object = None) -> "CountRegression":
+        """Fit the weights; `y` is ignored, the frame holds the column correct."""
+        self.skills_ = sorted(frame["skill"].unique())
+        self.classifier_ = LogisticRegression(C=self.C, max_iter=1000)
+        self.classifier_.fit(self._features(frame), frame["correct"].to_numpy())
         return self
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Return one probability a row."""
-        return self._model.predict_proba(self._features(frame))[:, 1]
+        return self.classifier_.predict_proba(self._features(frame))[:, 1] if len(frame) else np.zeros(0)
 
     def _features(self, frame: pd.DataFrame):
         """Return a sparse matrix, shape (rows, 3 * skills + 4)."""
-        from scipy.sparse import csr_matrix, hstack
-
-        codes = skill_codes(frame["skill"].tolist(), self.skills)
+        codes = skill_codes(frame["skill"].tolist(), self.skills_)
         learners: dict[str, Learner] = {}
         counts = np.zeros((len(frame), 4))
         for row, (student, skill, correct) in enumerate(zip(frame["student"], codes.tolist(), frame["correct"].tolist(), strict=True)):
@@ -78,8 +85,8 @@ class CountRegression:
             counts[row] = learner.counts(skill)
             learner.note(skill, correct)
         logs = np.log1p(counts)
-        places, size = (np.arange(len(frame)), codes), (len(frame), len(self.skills))
-        own = [csr_matrix((values, places), shape=size) for values in (np.ones(len(frame)), logs[:, 0], logs[:, 1])]
+        cells, shape = (np.arange(len(frame)), codes), (len(frame), len(self.skills_))
+        own = [csr_matrix((values, cells), shape=shape) for values in (np.ones(len(frame)), logs[:, 0], logs[:, 1])]
         return hstack([*own, csr_matrix(logs)]).tocsr()
 
 
@@ -92,15 +99,24 @@ class _Runs:
     skills: np.ndarray  # of each run, longest first
 
     def steps(self) -> list[slice]:
-        return [slice(start, stop) for start, stop in zip([0, *self.stops[:-1]], self.stops, strict=True)]
+        return [slice(start, stop) for start, stop in pairwise([0, *self.stops])]
 
 
-class BayesianTracing:
+class BayesianTracing(BaseEstimator):
     """Bayesian knowledge tracing: a hidden state for each student and skill, either known or not, fitted by expectation maximisation.
 
     A skill is known at the start with some probability, and learned after an attempt with another; it is never forgotten. A right
     answer comes with 1 - slip if it is known, else with guess. Every probability is drawn to a usual value as if by `strength`
     attempts, so that rare skills stay sensible, and neither guess nor slip may pass one half.
+
+    Args:
+        num_rounds: Rounds of expectation maximisation.
+        strength: Attempts that the usual value counts as.
+
+    Attributes:
+        skills_: The skills of train, sorted.
+        parameters_: One row a skill: skill, known_at_start, learn, guess, slip.
+        log_losses_: Mean log loss on train before each round.
 
     Reference:
         Corbett and Anderson (1995), "Knowledge Tracing: Modeling the Acquisition of Procedural Knowledge".
@@ -108,34 +124,31 @@ class BayesianTracing:
 
     USUAL = (0.4, 0.15, 0.2, 0.1)  # known at start, learn, guess, slip: where the search starts
 
-    def fit(self, frame: pd.DataFrame, *, num_rounds: int = 30, strength: float = 5.0) -> "BayesianTracing":
-        """Fit the four probabilities of each skill.
+    def __init__(self, *, num_rounds: int = 30, strength: float = 5.0):
+        self.num_rounds, self.strength = num_rounds, strength
 
-        Args:
-            frame: Attempts of train.
-            num_rounds: Rounds of expectation maximisation.
-            strength: Attempts that the usual value weighs.
-        """
-        check_positive(num_rounds=num_rounds)
-        self.skills = sorted(frame["skill"].unique())
-        self._values = np.tile(self.USUAL, (len(self.skills), 1))
+    def fit(self, frame: pd.DataFrame, y: object = None) -> "BayesianTracing":
+        """Fit the four probabilities of each skill to attempts of train; `y` is ignored, the frame holds the column correct."""
+        check_positive(num_rounds=self.num_rounds)
+        self.skills_ = sorted(frame["skill"].unique())
+        self._values = np.tile(self.USUAL, (len(self.skills_), 1))
         runs = self._runs(frame)
         correct = frame["correct"].to_numpy(dtype="float64")[runs.rows]
         steps = runs.steps()
         of_row = np.concatenate([runs.skills[: step.stop - step.start] for step in steps])
-        self.log_losses = []  # mean, before each round
+        self.log_losses_ = []  # mean, before each round
 
         def add_up(values: np.ndarray, skills: np.ndarray) -> np.ndarray:
-            return np.bincount(skills, values, minlength=len(self.skills))
+            return np.bincount(skills, values, minlength=len(self.skills_))
 
-        for _ in range(num_rounds):
+        for _ in range(self.num_rounds):
             before, after, chance = self._filter(runs, correct)
-            self.log_losses.append(float(-np.log(np.where(correct == 1, chance, 1 - chance)).mean()))
+            self.log_losses_.append(float(-np.log(np.where(correct == 1, chance, 1 - chance)).mean()))
             known = after.copy()  # given the attempts that follow, too
             for step, following in zip(reversed(steps[:-1]), reversed(steps[1:]), strict=True):
                 num = following.stop - following.start
                 known[step.start : step.start + num] *= known[following] / before[following]
-            learned, unknown = np.zeros(len(self.skills)), np.zeros(len(self.skills))
+            learned, unknown = np.zeros(len(self.skills_)), np.zeros(len(self.skills_))
             for step, following in pairwise(steps):
                 skills = runs.skills[: following.stop - following.start]
                 earlier = known[step.start : step.start + len(skills)]
@@ -147,8 +160,8 @@ class BayesianTracing:
                 add_up((1 - known) * correct, of_row),
                 add_up(known * (1 - correct), of_row),
             ]
-            tries = [np.bincount(runs.skills, minlength=len(self.skills)), unknown, add_up(1 - known, of_row), add_up(known, of_row)]
-            found = [(h + strength * usual) / (n + strength) for h, n, usual in zip(hits, tries, self.USUAL, strict=True)]
+            tries = [np.bincount(runs.skills, minlength=len(self.skills_)), unknown, add_up(1 - known, of_row), add_up(known, of_row)]
+            found = [(h + self.strength * usual) / (n + self.strength) for h, n, usual in zip(hits, tries, self.USUAL, strict=True)]
             self._values = np.stack(found, axis=1)
             self._values[:, 2:] = np.minimum(self._values[:, 2:], 0.5)
         return self
@@ -176,9 +189,9 @@ class BayesianTracing:
         return known
 
     @property
-    def parameters(self) -> pd.DataFrame:
+    def parameters_(self) -> pd.DataFrame:
         """One row a skill: skill, known_at_start, learn, guess, slip."""
-        return pd.DataFrame(self._values, columns=["known_at_start", "learn", "guess", "slip"]).assign(skill=self.skills)[
+        return pd.DataFrame(self._values, columns=["known_at_start", "learn", "guess", "slip"]).assign(skill=self.skills_)[
             ["skill", "known_at_start", "learn", "guess", "slip"]
         ]
 
@@ -189,7 +202,7 @@ class BayesianTracing:
         return chance[back], before[back]
 
     def _runs(self, frame: pd.DataFrame) -> _Runs:
-        codes = skill_codes(frame["skill"].tolist(), self.skills)
+        codes = skill_codes(frame["skill"].tolist(), self.skills_)
         keys = pd.DataFrame({"student": frame["student"].to_numpy(), "skill": codes})
         grouped = keys.groupby(["student", "skill"], sort=False)
         run, place = grouped.ngroup().to_numpy(), grouped.cumcount().to_numpy()

@@ -13,7 +13,8 @@ class KneserNeyModel:
 
     The probability of a token after a context interpolates from the longest context down to the uniform distribution. Counts
     are raw at the highest order and continuation counts (in how many different contexts?) below; one discount per order,
-    n1 / (n1 + 2 n2), is taken from each count and given to the shorter context.
+    n1 / (n1 + 2 n2), is taken from each count and given to the shorter context. (nltk.lm is too slow for millions of tokens, and
+    kenlm needs a compiler.)
 
     Reference:
         Ney, Essen and Kneser (1994); Chen and Goodman (1999), "An empirical study of smoothing techniques for language modeling".
@@ -169,7 +170,7 @@ def _count_in(sorted_keys: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.bincount(places, minlength=len(sorted_keys))
 
 
-def _look_up(sorted_keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return the value of each wanted key, 0 where it is not among the keys."""
-    places = np.minimum(np.searchsorted(sorted_keys, wanted), len(sorted_keys) - 1)
-    return np.where(sorted_keys[places] == wanted, values[places], 0).astype("float64")
+def _look_up(sorted_keys: np.ndarray, values: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Return the value of each queries key, 0 where it is not among the keys."""
+    places = np.minimum(np.searchsorted(sorted_keys, queries), len(sorted_keys) - 1)
+    return np.where(sorted_keys[places] == queries, values[places], 0).astype("float64")

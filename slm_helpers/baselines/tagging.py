@@ -6,46 +6,55 @@ from slm_helpers.metrics.tagging import legal_tags
 from slm_helpers.text.hashing import word_features
 
 import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.svm import LinearSVC
+
+_MISSING = -1e3  # score of a tag that train lacks
 
 
-class LinearTagger:
+class LinearTagger(BaseEstimator):
     """Tag each word by a linear support vector machine on features of the word and its neighbours, then take the best legal tags.
 
     The features are yes or no: the word, its lower case, its beginnings and endings, its shape, and the words and shapes up to
-    two places away; they are hashed, so that no vocabulary is kept.
+    two positions away; they are hashed, so that no vocabulary is kept.
+
+    Args:
+        C: Inverse strength of the regularisation.
+        seed: Of the solver.
+
+    Attributes:
+        labels_: The tags that may be predicted, "O" first.
+        classifier_: The fitted support vector machine.
     """
 
-    def __init__(self, *, penalty: float = 5.0, seed: int = 42):
-        """Prepare an untrained tagger.
-
-        Args:
-            penalty: Of the squared weights against the summed loss (1 / C of scikit-learn).
-            seed: Of the solver.
-        """
-        from sklearn.feature_extraction import FeatureHasher
-        from sklearn.svm import LinearSVC
-
-        self.hasher = FeatureHasher(n_features=1 << 20, input_type="string", alternate_sign=False, dtype=np.float32)
-        self.classifier = LinearSVC(C=1 / penalty, random_state=seed)
+    def __init__(self, *, C: float = 0.2, seed: int = 42):
+        self.C, self.seed = C, seed
 
     def fit(self, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> "LinearTagger":
         """Learn from sentences (lists of words) and as many IOB2 tags."""
-        kinds = sorted({tag[2:] for row in tags for tag in row if tag != "O"})
-        self.labels = ["O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
-        features = self._features(sentences)
-        self.met = np.unique(features.indices)  # of all others the weights would be 0, a hundred times as many
-        self.classifier.fit(features[:, self.met], [self.labels.index(tag) for row in tags for tag in row])
+        types = sorted({tag[2:] for row in tags for tag in row if tag != "O"})
+        self.labels_ = ["O", *(f"{mark}-{kind}" for kind in types for mark in "BI")]
+        features = _features(sentences)
+        self.seen_ = np.unique(features.indices)  # of all others the weights would be 0, a hundred times as many
+        codes = {label: code for code, label in enumerate(self.labels_)}
+        self.classifier_ = LinearSVC(C=self.C, random_state=self.seed)
+        self.classifier_.fit(features[:, self.seen_], [codes[tag] for row in tags for tag in row])
         return self
 
     def predict(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """Return one tag a word."""
-        margins = self.classifier.decision_function(self._features(sentences)[:, self.met])
+        if not any(len(words) for words in sentences):
+            return [[] for _ in sentences]
+        margins = self.classifier_.decision_function(_features(sentences)[:, self.seen_])
         if margins.ndim == 1:  # of two classes scikit-learn scores the second only
             margins = np.stack([-margins, margins], axis=1)
-        scores = np.full((len(margins), len(self.labels)), -1e3)  # a tag that train lacks
-        scores[:, self.classifier.classes_] = margins
+        scores = np.full((len(margins), len(self.labels_)), _MISSING)
+        scores[:, self.classifier_.classes_] = margins
         ends = np.cumsum([len(words) for words in sentences])
-        return [[self.labels[code] for code in row] for row in legal_tags(np.split(scores, ends[:-1]), self.labels)]
+        return [[self.labels_[code] for code in row] for row in legal_tags(np.split(scores, ends[:-1]), self.labels_)]
 
-    def _features(self, sentences: Sequence[Sequence[str]]):
-        return self.hasher.transform(features for words in sentences for features in word_features(words))
+
+def _features(sentences: Sequence[Sequence[str]]):
+    hasher = FeatureHasher(n_features=1 << 20, input_type="string", alternate_sign=False, dtype=np.float32)
+    return hasher.transform(features for words in sentences for features in word_features(words))

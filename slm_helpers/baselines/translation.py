@@ -3,15 +3,19 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 
+from slm_helpers.baselines.nearest import NearestText
+from slm_helpers.text.tfidf import build_tfidf
 from slm_helpers.text.words import CJK, WORD_UNIT
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 MAX_PHRASE = 4  # words
 
 
-class CopySource:
+class CopySource(BaseEstimator):
     """Hand the source on as it is: names, numbers and signs are right."""
 
     def fit(self, sources: Sequence[str], targets: Sequence[str]) -> "CopySource":
@@ -23,32 +27,23 @@ class CopySource:
         return list(sources)
 
 
-class NearestSentence:
-    """Answer with the translation of the most similar training sentence (a translation memory): cosine of TF-IDF over words and pairs."""
-
-    def fit(self, sources: Sequence[str], targets: Sequence[str]) -> "NearestSentence":
-        """Remember the pairs."""
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        self.words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+|[^\w\s]")
-        self.known, self.targets = self.words.fit_transform(sources), list(targets)
-        return self
-
-    def predict(self, sources: Sequence[str]) -> list[str]:
-        """Return one translation a source."""
-        found = []
-        for start in range(0, len(sources), 256):
-            alike = self.words.transform(sources[start : start + 256]) @ self.known.T
-            found += [self.targets[place] for place in np.asarray(alike.argmax(axis=1)).ravel()]
-        return found
+def build_translation_memory() -> NearestText:
+    """Build a baseline that answers with the translation of the most similar training sentence, punctuation included."""
+    return NearestText(build_tfidf("word", punctuation=True))
 
 
-class PhraseLookup:
+class PhraseLookup(BaseEstimator):
     """Translate the longest known phrase, then the next: phrases of up to four words from aligned pairs, in the order of the source.
 
     Words are aligned by IBM model 1 in both directions, and the links that both find are kept. A phrase pair is a run of source
-    words and the run of target words linked to it, if no link leads out of the two. For each source phrase the commonest target is
+    words and the run of target words linked to it, if no link leads out of the two. For each source phrase the most frequent target is
     kept; a word without any is copied.
+
+    Args:
+        num_rounds: Rounds of expectation maximisation.
+
+    Attributes:
+        phrases_: The most frequent target words of each phrase of source words.
 
     Reference:
         Brown et al. (1993), "The Mathematics of Statistical Machine Translation"; Koehn et al. (2003), "Statistical Phrase-Based
@@ -56,22 +51,21 @@ class PhraseLookup:
     """
 
     def __init__(self, *, num_rounds: int = 5):
-        """Take the rounds of expectation maximisation."""
         self.num_rounds = num_rounds
 
     def fit(self, sources: Sequence[str], targets: Sequence[str]) -> "PhraseLookup":
         """Align the pairs and count the phrases."""
         pairs = [(_words(source), _words(target)) for source, target in zip(sources, targets, strict=True)]
-        self._forms = _usual_forms(words for _, words in pairs)
+        self.forms_ = _usual_forms(words for _, words in pairs)
         lowered = [tuple([word.strip().lower() for word in words] for words in pair) for pair in pairs]
-        onwards = _best_links(lowered, self.num_rounds)
-        back = _best_links([(target, source) for source, target in lowered], self.num_rounds)
+        forward = _best_links(lowered, self.num_rounds)
+        backward = _best_links([(target, source) for source, target in lowered], self.num_rounds)
         counts: dict[tuple[str, ...], Counter] = defaultdict(Counter)
-        for (source, _), (_, words), to_source, to_target in zip(lowered, pairs, onwards, back, strict=True):
+        for (source, _), (_, words), to_source, to_target in zip(lowered, pairs, forward, backward, strict=True):
             links = [(i, j) for j, i in enumerate(to_source) if i >= 0 and to_target[i] == j]
             for first, last, start, stop in _phrases(links, len(source)):
                 counts[tuple(source[first:last])][tuple(words[start:stop])] += 1
-        self.phrases = {phrase: found.most_common(1)[0][0] for phrase, found in counts.items()}
+        self.phrases_ = {phrase: found.most_common(1)[0][0] for phrase, found in counts.items()}
         return self
 
     def predict(self, sources: Sequence[str]) -> list[str]:
@@ -79,29 +73,23 @@ class PhraseLookup:
         return [self._translate(source) for source in sources]
 
     def _translate(self, source: str) -> str:
-        words, text, place = _words(source), "", 0
+        words, text, position = _words(source), "", 0
         lowered = tuple(word.strip().lower() for word in words)
-        while place < len(words):
-            size = next((n for n in range(MAX_PHRASE, 1, -1) if lowered[place : place + n] in self.phrases), 1)
-            for word in self.phrases.get(lowered[place : place + size], (words[place],)):
+        while position < len(words):
+            size = next((n for n in range(MAX_PHRASE, 1, -1) if lowered[position : position + n] in self.phrases_), 1)
+            for word in self.phrases_.get(lowered[position : position + size], (words[position],)):
                 bare = word.strip()
-                word = word.replace(bare, self._forms.get(bare.lower(), bare))
+                word = word.replace(bare, self.forms_.get(bare.lower(), bare))
                 text += f" {word}" if re.search(rf"[^\W{CJK}]$", text) and re.match(rf"[^\W{CJK}]", word) else word
-            place += size
+            position += size
         text = text.strip()
         return text[:1].upper() + text[1:] if source[:1].isupper() else text
 
 
 def _words(text: str) -> list[str]:
     """Return words and signs, each with the space before it: joined again they are the text."""
-    return [text[before.end() if before else 0 : match.end()] for before, match in _with_last(WORD_UNIT.finditer(text))]
-
-
-def _with_last(found):
-    before = None
-    for each in found:
-        yield before, each
-        before = each
+    ends = [0, *(match.end() for match in WORD_UNIT.finditer(text))]
+    return [text[start:end] for start, end in pairwise(ends)]
 
 
 def _usual_forms(sentences) -> dict[str, str]:
@@ -117,7 +105,7 @@ def _usual_forms(sentences) -> dict[str, str]:
 
 
 def _best_links(pairs: list[tuple[list[str], list[str]]], num_rounds: int) -> list[np.ndarray]:
-    """Return for each pair and target word the likeliest source word by IBM model 1, -1 for none: int64, shape (num_target_words,)."""
+    """Return for each pair and target word the most probable source word by IBM model 1, -1 for none: int64, shape (num_target_words,)."""
     numbers: tuple[dict[str, int], dict[str, int]] = ({"": 0}, {})
     coded = [
         tuple([known.setdefault(word, len(known)) for word in words] for words, known in zip(pair, numbers, strict=True)) for pair in pairs

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from slm_helpers.baselines.question_generation import asked_sentence, template_question
-from slm_helpers.baselines.translation import NearestSentence
+from slm_helpers.baselines.translation import build_translation_memory
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import load_pretrained
@@ -48,7 +48,7 @@ def measure_questions(
     baselines = {
         "the sentence": lambda: [asked_sentence(row) for row in test],
         "nearest question": lambda: (
-            NearestSentence()
+            build_translation_memory()
             .fit([asked_sentence(row) for row in train], [row["question"] for row in train])
             .predict([asked_sentence(row) for row in test])
         ),

@@ -9,15 +9,16 @@ run that was cut off goes on where it stopped: remove the rows, or the file, to 
 import argparse
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers.baselines.classification import build_tfidf_classifier
-from slm_helpers.baselines.extractive_qa import NearestQuestion, SpanBaseline
-from slm_helpers.baselines.intent_slot import LinearCommander
+from slm_helpers.baselines.classification import TfidfClassifier
+from slm_helpers.baselines.extractive_qa import SpanBaseline
+from slm_helpers.baselines.intent_slot import LinearIntentSlotParser
+from slm_helpers.baselines.nearest import NearestText
 from slm_helpers.baselines.tagging import LinearTagger
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.results import read_results
@@ -31,7 +32,7 @@ from slm_helpers.recipes.public_questions import measure_questions
 from slm_helpers.recipes.public_tracing import measure_tracing
 from slm_helpers.tasks import keyword_spotting as listen
 from slm_helpers.tasks.base import Evaluation, keep_scores, size_of
-from slm_helpers.tasks.io import task_module
+from slm_helpers.tasks.io import estimator_class, task_module
 from slm_helpers.training.config import TrainConfig
 
 import numpy as np
@@ -100,20 +101,21 @@ def measure(name: str, run: PublicRun) -> None:
     rows_of = {split: frame[frame["split"] == split] for split in ("train", "valid", "test")}
     shared = {"task": run.task, "dataset": name, "split": "test", "train_rows": len(rows_of["train"])}
     names = _columns(run.task, frame)
-    for model, build in _baselines(names, balanced="class_weight" in run.changes).items():
+    for model, baseline in _baselines(names, class_weight=run.changes.get("class_weight")).items():
         if (model, "42") in known:
             continue
-        columns = {split: [_cells(run.task, rows_of[split][name]) for name in names] for split in ("train", "test")}
+        columns = {split: [_cells(run.task, rows_of[split][name]) for name in names] for split in ("train", "valid", "test")}
+        options = {"validation_data": columns["valid"]} if isinstance(baseline, TfidfClassifier) else {}
         started = time.perf_counter()
-        fitted = build().fit(*columns["train"])
+        fitted = baseline.fit(*columns["train"], **options)
         seconds = time.perf_counter() - started
-        *asked, wanted = columns["test"]
+        *queries, references = columns["test"]
         about = shared | {"model": model, "seed": 42, "train_seconds": seconds}
-        keep_scores(SCORES[run.task](wanted, fitted.predict(*asked)), about)
-        if run.task == "classify" and OUT_OF_SCOPE in set(wanted) and hasattr(fitted, "predict_proba"):
+        keep_scores(SCORES[run.task](references, fitted.predict(*queries)), about)
+        if run.task == "classify" and OUT_OF_SCOPE in set(references) and hasattr(fitted, "predict_proba"):
             probs = {split: fitted.predict_proba(rows_of[split]["text"].tolist()) for split in ("valid", "test")}
             found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), fitted.classes_.tolist())
-            keep_scores(SCORES[run.task](wanted, found), about | {"model": model + UNSURE})
+            keep_scores(SCORES[run.task](references, found), about | {"model": model + UNSURE})
     module = task_module(run.task)
     for base, seed in ((base, seed) for base in run.bases for seed in run.seeds):
         if (base, str(seed)) in known:
@@ -179,21 +181,22 @@ def _columns(task: str, frame: pd.DataFrame) -> tuple[str, ...]:
     if task == "command":
         return ("tokens", "frame")
     if task != "answer":
-        return task_module(task).COLUMNS
+        return estimator_class(task).columns
     return ("context", "question", "answer") if frame["context"].any() else ("question", "answer")
 
 
-def _baselines(columns: tuple[str, ...], *, balanced: bool) -> dict[str, Callable[[], Any]]:
-    """Return what builds each baseline for such columns."""
+def _baselines(columns: tuple[str, ...], *, class_weight: str | None) -> dict[str, Any]:
+    """Return the unfitted baselines for such columns."""
     return {
         ("text", "label"): {
-            "TF-IDF + linear SVM": partial(build_tfidf_classifier, balanced=balanced),
-            "TF-IDF + logistic regression": partial(build_tfidf_classifier, kind="logreg", balanced=balanced),
+            "TF-IDF + linear SVM": TfidfClassifier(analyzer="word", C=1.0, class_weight=class_weight),
+            "TF-IDF + logistic regression": TfidfClassifier(kind="logreg", analyzer="word", C=10.0, class_weight=class_weight),
+            "TF-IDF of words and characters + linear SVM": TfidfClassifier(class_weight=class_weight),
         },
-        ("tokens", "tags"): {"linear tagger": LinearTagger},
-        ("tokens", "frame"): {"linear SVM + linear tagger": LinearCommander},
-        ("question", "answer"): {"nearest question": NearestQuestion},
-        ("context", "question", "answer"): {"log-linear model of spans": SpanBaseline},
+        ("tokens", "tags"): {"linear tagger": LinearTagger()},
+        ("tokens", "frame"): {"linear SVM + linear tagger": LinearIntentSlotParser(analyzer="word")},
+        ("question", "answer"): {"nearest question": NearestText()},
+        ("context", "question", "answer"): {"log-linear model of spans": SpanBaseline()},
     }[columns]
 
 

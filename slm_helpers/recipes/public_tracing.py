@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, OverallRate, SkillRates
+from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, SkillRates
 from slm_helpers.data.attempts import find_twin_skills, join_twin_skills, order_attempts
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.ranking import auc, auc_difference_interval
@@ -13,10 +13,11 @@ from slm_helpers.tasks.base import size_of
 from slm_helpers.training.config import TrainConfig
 
 import pandas as pd
+from sklearn.dummy import DummyRegressor
 
 MODEL = "slm-tracer"
 BASELINES = {
-    "overall rate": OverallRate,
+    "overall rate": DummyRegressor,
     "rate of each skill": SkillRates,
     "logistic regression on counts": CountRegression,
     "Bayesian knowledge tracing": BayesianTracing,
@@ -49,7 +50,7 @@ def measure_tracing(
         if not (is_new or new_seeds):
             continue
         started = time.perf_counter()
-        fitted = build().fit(train)
+        fitted = build().fit(train, train["correct"])
         seconds = time.perf_counter() - started
         others[model] = fitted.predict(test)
         if is_new:

@@ -19,7 +19,7 @@ from typing import Any
 from slm_helpers._backend import keras
 from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR
 from slm_helpers._processor import describe_machine
-from slm_helpers.baselines.translation import CopySource, NearestSentence, PhraseLookup
+from slm_helpers.baselines.translation import CopySource, PhraseLookup, build_translation_memory
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.results import read_results
 from slm_helpers.metrics.translation import translation_table
@@ -52,7 +52,7 @@ TRAINING = TrainConfig(
     precision="auto",
     seed=SEED,
 )
-BASELINES: dict[str, Callable[[], Any]] = {"copy": CopySource, "nearest sentence": NearestSentence, "phrase lookup": PhraseLookup}
+BASELINES: dict[str, Callable[[], Any]] = {"copy": CopySource, "nearest sentence": build_translation_memory, "phrase lookup": PhraseLookup}
 SHARED = {"task": "translate", "split": "test", "seed": SEED}  # by all rows of the table
 NAMES = {"es": "Spanish", "fr": "French", "de": "German", "zh": "Chinese"}
 

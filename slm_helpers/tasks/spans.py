@@ -39,10 +39,10 @@ def fit_span_model(tokenizer: Tokenizer, rows: pd.DataFrame, *, seed: int = 42) 
     """Fit the log-linear model to training rows; returns it as settings to save: max_words, span_weights, none_weights."""
     reading = Reading(tokenizer)
     reading.add([*rows["context"], *rows["question"]])
-    model = SpanBaseline(rarity=reading.rarity, max_words=longest_answer(rows))
-    model.fit(rows["context"].tolist(), rows["question"].tolist(), rows["answer"].tolist(), seed=seed)
-    none = None if model.none_weights is None else model.none_weights.round(4).tolist()
-    return {"max_words": model.max_words, "span_weights": model.span_weights.round(4).tolist(), "none_weights": none}
+    model = SpanBaseline(idf=reading.rarity, max_words=longest_answer(rows), seed=seed)
+    model.fit(rows["context"].tolist(), rows["question"].tolist(), rows["answer"].tolist())
+    none = None if model.none_weights_ is None else model.none_weights_.round(4).tolist()
+    return {"max_words": model.max_words, "span_weights": model.span_weights_.round(4).tolist(), "none_weights": none}
 
 
 def longest_answer(rows: pd.DataFrame) -> int:
@@ -58,10 +58,10 @@ def score_spans(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> list[SpanS
     inputs = {name: [piece.inputs[name] for piece in pieces] for name in pieces[0].inputs}
     scores = run_rows(saved.model, inputs, by="passage", batch_size=64)
     weights = saved.settings.get("span_weights")
-    model = SpanBaseline(rarity=reading.rarity, max_words=saved.settings["max_words"])
+    model = SpanBaseline(idf=reading.rarity, max_words=saved.settings["max_words"])
     if weights is not None:
-        model.span_weights = np.array(weights)
-        model.none_weights = None if saved.settings["none_weights"] is None else np.array(saved.settings["none_weights"])
+        model.span_weights_ = np.array(weights)
+        model.none_weights_ = None if saved.settings["none_weights"] is None else np.array(saved.settings["none_weights"])
     found, spans = [], []
     for row in rows:
         words = reading.text(row["context"])[0]

@@ -1,156 +1,11 @@
-"""Baselines against brute force and against what they must beat."""
+"""TF-IDF with a linear classifier."""
 
-import lzma
-from collections import defaultdict
-
-from slm_helpers.baselines.classification import MajorityClassifier, build_tfidf_classifier
-from slm_helpers.baselines.language_model import KneserNeyModel, xz_bits_per_byte
+from slm_helpers.baselines.classification import TRIED_C, TfidfClassifier
 
 import numpy as np
+import pandas as pd
 import pytest
-
-TEXT = (
-    "the old sailor walked along the harbour and the young sailor followed the old one along the quiet harbour wall "
-    "while the gulls cried over the boats and the boats rocked on the slow water of the harbour "
-)
-ALPHABET = sorted(set(TEXT))
-STREAM = np.array([ALPHABET.index(c) for c in TEXT * 3])
-VOCAB_SIZE = len(ALPHABET) + 2  # two tokens that never occur
-
-
-class SlowKneserNey:
-    """Interpolated Kneser-Ney from its formulas, with dictionaries and one n-gram at a time."""
-
-    def __init__(self, order: int, vocab_size: int, stream: list[int]):
-        self.order, self.vocab_size = order, vocab_size
-        raw = [defaultdict(int) for _ in range(order + 1)]
-        for n in range(1, order + 1):
-            for i in range(len(stream) - n + 1):
-                raw[n][tuple(stream[i : i + n])] += 1
-        self.counts = [{} for _ in range(order + 1)]
-        self.counts[order] = raw[order]
-        for n in range(1, order):  # in how many different contexts of one token more?
-            self.counts[n] = defaultdict(int)
-            for gram in raw[n + 1]:
-                self.counts[n][gram[1:]] += 1
-        self.discounts = [0.0]
-        for n in range(1, order + 1):
-            values = list(self.counts[n].values())
-            ones, twos = values.count(1), values.count(2)
-            self.discounts.append(min(0.95, max(0.1, ones / max(1, ones + 2 * twos))))
-
-    def probability(self, context: tuple[int, ...], token: int) -> float:
-        context = context[len(context) - min(len(context), self.order - 1) :]
-        shorter = self.probability(context[1:], token) if context else 1 / self.vocab_size
-        n = len(context) + 1
-        after = {gram[-1]: count for gram, count in self.counts[n].items() if gram[:-1] == context}
-        if not after:
-            return shorter
-        discount, total = self.discounts[n], sum(after.values())
-        return (max(after.get(token, 0) - discount, 0) + discount * len(after) * shorter) / total
-
-
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_kneser_ney_equals_brute_force(order):
-    stream = np.random.default_rng(order).choice(6, 120, p=[0.4, 0.25, 0.15, 0.1, 0.07, 0.03])
-    stream = np.concatenate([[6], stream])  # 6 stands at the start only: nothing ever stands before it
-    fast = KneserNeyModel(order, 8).fit(stream)
-    slow = SlowKneserNey(order, 8, stream.tolist())
-    contexts = [(), (0,), (5,), (7,), (0, 1), (5, 5), (7, 0), (0, 7), (2, 0, 1), (6,), (6, int(stream[1])), (6, 6, 6)]
-    for context in contexts:
-        expected = [slow.probability(context, token) for token in range(8)]
-        np.testing.assert_allclose(fast.next_probs(context), expected, atol=1e-12)
-    other = np.random.default_rng(9).integers(0, 8, 40)
-    expected = [np.log(slow.probability(tuple(other[:i].tolist()), int(other[i]))) for i in range(40)]
-    np.testing.assert_allclose(fast.log_probs(other), expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("order", [1, 2, 3, 5])
-def test_probabilities_sum_to_one_after_every_kind_of_context(order):
-    model = KneserNeyModel(order, VOCAB_SIZE).fit(STREAM)
-    unseen = VOCAB_SIZE - 1
-    seen = STREAM[40:46].tolist()
-    contexts = {
-        "none": [],
-        "one token": seen[:1],
-        "seen": seen,
-        "last of the stream": STREAM[-6:].tolist(),
-        "unseen token last": [*seen, unseen],
-        "unseen token first": [unseen, *seen],
-        "unseen run of seen tokens": [0] * 6,
-        "all unseen": [unseen] * 6,
-    }
-    for name, context in contexts.items():
-        probs = model.next_probs(context)
-        assert probs.shape == (VOCAB_SIZE,), name
-        assert probs.sum() == pytest.approx(1.0, abs=1e-12), name
-        assert (probs > 0).all(), name
-
-
-@pytest.mark.parametrize("order", [1, 2, 4])
-def test_log_probs_equal_next_probs(order):
-    model = KneserNeyModel(order, VOCAB_SIZE).fit(STREAM)
-    ids = np.concatenate([STREAM[10:30], [VOCAB_SIZE - 1], STREAM[5:15]])
-    expected = [np.log(model.next_probs(ids[:i])[ids[i]]) for i in range(len(ids))]
-    np.testing.assert_allclose(model.log_probs(ids), expected, atol=1e-12)
-
-
-def test_an_unseen_context_keeps_the_word_of_the_shorter_one():
-    model = KneserNeyModel(3, VOCAB_SIZE).fit(STREAM)
-    unseen = VOCAB_SIZE - 1
-    np.testing.assert_allclose(model.next_probs([unseen, STREAM[7]]), model.next_probs([STREAM[7]]), atol=1e-15)
-    np.testing.assert_allclose(model.next_probs([STREAM[7], unseen]), model.next_probs([]), atol=1e-15)
-
-
-def test_longer_contexts_predict_new_text_better_than_chance():
-    new = np.array([ALPHABET.index(c) for c in "the young sailor walked along the quiet water and the gulls followed the boats "])
-    losses = [-KneserNeyModel(order, VOCAB_SIZE).fit(STREAM).log_probs(new).mean() for order in (1, 2, 4)]
-    assert losses[0] < 0.95 * np.log(VOCAB_SIZE)
-    assert losses[2] < losses[1] < losses[0]
-
-
-def test_generated_ids_are_seeded_and_likely():
-    model = KneserNeyModel(5, VOCAB_SIZE).fit(STREAM)
-    prompt = STREAM[:10].tolist()
-    first, again, other = (model.generate(prompt, num_tokens=60, seed=seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert first.shape == (60,)
-    assert first.dtype == np.int32
-    assert model.log_probs(np.concatenate([prompt, first]))[10:].mean() > -0.6 * np.log(VOCAB_SIZE)
-
-
-@pytest.mark.parametrize("order", [1, 2, 4])
-def test_tokens_are_drawn_as_often_as_their_probabilities_say(order):
-    model = KneserNeyModel(order, VOCAB_SIZE).fit(STREAM)
-    rng = np.random.default_rng(order)
-    for context in ([], STREAM[40:46].tolist(), STREAM[-6:].tolist(), [VOCAB_SIZE - 1, int(STREAM[7])]):
-        expected = model.next_probs(context)
-        drawn = np.bincount([model._draw(context, rng) for _ in range(4000)], minlength=VOCAB_SIZE) / 4000
-        assert np.abs(drawn - expected).max() < 5 * np.sqrt(0.25 / 4000), context
-        assert ((drawn - expected) ** 2 / expected).sum() * 4000 < VOCAB_SIZE + 6 * np.sqrt(2 * VOCAB_SIZE), context
-
-
-@pytest.mark.parametrize(
-    ("stream", "message"),
-    [
-        (np.array([1, 2, 3]), r"shape \(3,\), but a flat array of more than 3 tokens is needed"),
-        (np.zeros((5, 5), dtype=int), r"shape \(5, 5\)"),
-        (np.array([1, 2, 3, 4, 5]), r"token ids lie in 1\.\.5, but vocab_size is 5"),
-        (np.array([1, -2, 3, 4]), r"token ids lie in -2\.\.4"),
-    ],
-)
-def test_kneser_ney_refuses_a_bad_stream(stream, message):
-    with pytest.raises(ValueError, match=message):
-        KneserNeyModel(3, 5).fit(stream)
-
-
-def test_kneser_ney_refuses_bad_sizes():
-    with pytest.raises(ValueError, match="order is 0"):
-        KneserNeyModel(0, 5)
-    with pytest.raises(ValueError, match=r"vocab_size is 2\.5"):
-        KneserNeyModel(2, 2.5)
-
+from sklearn.model_selection import GridSearchCV
 
 TEXTS = [
     "rain and wind today",
@@ -164,62 +19,57 @@ TOPICS = ["weather"] * 3 + ["sport"] * 3
 
 
 @pytest.mark.parametrize("kind", ["svm", "logreg"])
-def test_tfidf_classifier_learns(kind):
-    model = build_tfidf_classifier(kind=kind).fit(TEXTS, TOPICS)
+@pytest.mark.parametrize("analyzer", ["word", "char", "both"])
+def test_tfidf_classifier_learns(kind, analyzer):
+    model = TfidfClassifier(kind=kind, analyzer=analyzer).fit(TEXTS, TOPICS)
     assert model.predict(["heavy wind and rain", "the goal that won the match"]).tolist() == ["weather", "sport"]
-    again = build_tfidf_classifier(kind=kind).fit(TEXTS, TOPICS)
+    again = TfidfClassifier(kind=kind, analyzer=analyzer).fit(pd.Series(TEXTS), pd.Series(TOPICS))
     np.testing.assert_array_equal(again.decision_function(TEXTS), model.decision_function(TEXTS))
+    assert hasattr(model, "predict_proba") == (kind == "logreg")
 
 
 def test_tfidf_classifier_counts_word_pairs_and_short_words():
     # Only the order of "a" and "b" tells these apart, and both are one letter long.
     texts, labels = ["a b x", "b a x"] * 5, ["ab", "ba"] * 5
-    assert build_tfidf_classifier().fit(texts, labels).predict(["y a b", "b a y"]).tolist() == ["ab", "ba"]
-    single_words = build_tfidf_classifier(max_ngram=1).fit(texts, labels)
-    assert len(set(single_words.predict(["y a b", "b a y"]))) == 1
+    assert TfidfClassifier(analyzer="word").fit(texts, labels).predict(["y a b", "b a y"]).tolist() == ["ab", "ba"]
+
+
+def test_characters_tell_what_unknown_words_mean():
+    texts, labels = ["walking", "talking", "walked", "talked"], ["now", "now", "then", "then"]
+    assert TfidfClassifier().fit(texts, labels).predict(["jumping", "jumped"]).tolist() == ["now", "then"]
+    assert len(set(TfidfClassifier(analyzer="word").fit(texts, labels).predict(["jumping", "jumped"]))) == 1
 
 
 @pytest.mark.parametrize("kind", ["svm", "logreg"])
 def test_a_balanced_tfidf_classifier_hears_the_rare_class(kind):
     texts, labels = ["it is so"] * 40 + ["it is so odd"] * 4 + ["it is so odd"] * 6, ["plain"] * 44 + ["odd"] * 6
     rare = ["it is so odd", "it is so"]
-    assert build_tfidf_classifier(kind=kind, balanced=True).fit(texts, labels).predict(rare).tolist() == ["odd", "plain"]
-    few = build_tfidf_classifier(kind=kind).fit(texts[:40] + ["it is so odd"] * 12, ["plain"] * 47 + ["odd"] * 5)
+    balanced = TfidfClassifier(kind=kind, analyzer="word", class_weight="balanced").fit(texts, labels)
+    assert balanced.predict(rare).tolist() == ["odd", "plain"]
+    few = TfidfClassifier(kind=kind, analyzer="word").fit(texts[:40] + ["it is so odd"] * 12, ["plain"] * 47 + ["odd"] * 5)
     assert few.predict(rare).tolist() == ["plain", "plain"]
+
+
+def test_c_is_the_one_given_or_the_best_on_valid_or_the_usual_one():
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(30)])
+    texts = [" ".join(rng.choice(words, 5)) for _ in range(200)]
+    labels = np.array(["yes" if ("w1" in text.split()) != (rng.random() < 0.2) else "no" for text in texts])
+    train, valid = (texts[:120], labels[:120]), (texts[120:], labels[120:])
+    chosen = TfidfClassifier(analyzer="word").fit(*train, validation_data=valid)
+    scores = {C: TfidfClassifier(analyzer="word", C=C).fit(*train).score(*valid) for C in TRIED_C["svm"]}
+    assert scores[chosen.C_] == max(scores.values()) and len(set(scores.values())) > 1
+    assert TfidfClassifier(C=0.7).fit(*train, validation_data=valid).C_ == 0.7
+    assert TfidfClassifier(kind="logreg").fit(*train).C_ == 10
+
+
+def test_it_works_in_a_grid_search():
+    search = GridSearchCV(TfidfClassifier(), {"C": [0.1, 1.0], "analyzer": ["word", "both"]}, cv=2).fit(TEXTS, TOPICS)
+    assert search.best_estimator_.get_params()["C"] == search.best_params_["C"]
 
 
 def test_tfidf_classifier_refuses_bad_settings():
     with pytest.raises(ValueError, match="kind is 'forest', but must be one of 'svm', 'logreg'"):
-        build_tfidf_classifier(kind="forest")
-    with pytest.raises(ValueError, match="max_ngram is 0"):
-        build_tfidf_classifier(max_ngram=0)
-
-
-def test_majority_classifier_predicts_the_commonest_label():
-    model = MajorityClassifier().fit(["x"] * 5, ["b", "a", "b", "c", "b"])
-    assert model.predict(["anything", "else"]).tolist() == ["b", "b"]
-    assert model.predict([]).shape == (0,)
-
-
-def test_xz_bits_per_byte_are_those_of_the_compressor():
-    assert xz_bits_per_byte("a" * 10_000) < 0.1
-    letters = "".join(np.random.default_rng(0).choice(list("abcd"), 20_000))
-    assert 2.0 < xz_bits_per_byte(letters) < 2.6  # two bits each, and xz cannot do better
-    size = len(lzma.compress(letters.encode(), preset=9 | lzma.PRESET_EXTREME))
-    assert xz_bits_per_byte(letters) == pytest.approx(8 * size / 20_000, rel=0.02)  # but for the file's header
-
-
-def test_a_primer_helps_xz_and_its_own_size_is_not_counted():
-    letters = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 20_000))
-    alone, primed = xz_bits_per_byte(letters), xz_bits_per_byte(letters, primer=letters)
-    assert alone > 3.0
-    assert 0 < primed < 0.1
-    other = "".join(np.random.default_rng(1).choice(list("abcdefgh"), 20_000))
-    assert xz_bits_per_byte(letters, primer=other) == pytest.approx(alone, rel=0.05)
-
-
-def test_xz_counts_bytes_of_utf8():
-    text = "".join(np.random.default_rng(0).choice(list("äöüß"), 5000))
-    assert 1.0 < xz_bits_per_byte(text) < 1.5  # two bits a sign of two bytes
-    with pytest.raises(ValueError, match="The text is empty"):
-        xz_bits_per_byte("", primer="abc")
+        TfidfClassifier(kind="forest").fit(TEXTS, TOPICS)
+    with pytest.raises(ValueError, match="analyzer is 'letters', but must be one of 'word', 'char', 'both'"):
+        TfidfClassifier(analyzer="letters").fit(TEXTS, TOPICS)

@@ -1,6 +1,6 @@
 """Baselines of knowledge tracing: by hand, on simulated data, and without a look at the answer."""
 
-from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, OverallRate, SkillRates
+from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, SkillRates
 from slm_helpers.data.attempts import order_attempts
 from slm_helpers.data.simulated import simulate_students
 
@@ -21,7 +21,7 @@ def few() -> pd.DataFrame:
 
 def test_filter_of_bayesian_tracing_worked_out_by_hand():
     model = BayesianTracing()
-    model.skills, model._values = ["a"], np.array([[0.5, 0.2, 0.25, 0.1]])
+    model.skills_, model._values = ["a"], np.array([[0.5, 0.2, 0.25, 0.1]])
     frame = attempts(("x", 0, "a", 1), ("x", 1, "a", 0), ("y", 0, "a", 0))
     first = 0.5 * 0.9 + 0.5 * 0.25
     known = 0.45 / first
@@ -41,25 +41,25 @@ def test_bayesian_tracing_finds_the_parameters_that_made_the_data():
             for step in range(8):
                 rows.append((student, step + 8 * (skill == "b"), skill, int(rng.random() < (1 - slip if known else guess))))
                 known = known or rng.random() < learn
-    model = BayesianTracing().fit(order_attempts(attempts(*rows)), num_rounds=60)
-    np.testing.assert_allclose(model.parameters.set_index("skill").loc[list(truth)].to_numpy(), list(truth.values()), atol=0.06)
-    assert (np.diff(model.log_losses) < 1e-3).all() and model.log_losses[-1] < model.log_losses[0]
+    model = BayesianTracing(num_rounds=60).fit(order_attempts(attempts(*rows)))
+    np.testing.assert_allclose(model.parameters_.set_index("skill").loc[list(truth)].to_numpy(), list(truth.values()), atol=0.06)
+    assert (np.diff(model.log_losses_) < 1e-3).all() and model.log_losses_[-1] < model.log_losses_[0]
 
 
 def test_bayesian_tracing_stays_within_bounds_after_long_runs_of_one_answer():
     answers = [1] * 60 + [0] * 60 + [1] * 5
     model = BayesianTracing()
-    model.skills, model._values = ["a"], np.array([model.USUAL])
+    model.skills_, model._values = ["a"], np.array([model.USUAL])
     frame = attempts(*(("x", step, "a", correct) for step, correct in enumerate(answers)))
     for probs in (model.predict(frame), model.mastery(frame)):
         assert ((probs >= 0) & (probs <= 1)).all()
     fitted = BayesianTracing().fit(frame)
-    assert np.isfinite(fitted.log_losses).all() and ((fitted._values > 0) & (fitted._values < 1)).all()
+    assert np.isfinite(fitted.log_losses_).all() and ((fitted._values > 0) & (fitted._values < 1)).all()
 
 
 def test_no_baseline_sees_the_answer_it_predicts(few):
     rows = order_attempts(few[few["student"] == "student-001"])
-    for model in (OverallRate(), SkillRates(), CountRegression(), BayesianTracing()):
+    for model in (SkillRates(), CountRegression(), BayesianTracing()):
         model.fit(order_attempts(few))
         changed = rows.assign(correct=np.where(rows.index >= 20, 1 - rows["correct"], rows["correct"]))
         before, after = model.predict(rows), model.predict(changed)

@@ -30,7 +30,8 @@ def test_baselines_and_base_are_measured_once(intents, capsys):
     public.measure("tiny", intents)
     table = results.read_results("public")
     assert set(table["model"]) == {
-        *("TF-IDF + linear SVM", "TF-IDF + logistic regression", "TF-IDF + logistic regression, unsure rejected"),
+        *("TF-IDF + linear SVM", "TF-IDF of words and characters + linear SVM"),
+        *("TF-IDF + logistic regression", "TF-IDF + logistic regression, unsure rejected"),
         *("slm-base-en", "slm-base-en + n-grams", "slm-base-en + n-grams, unsure rejected"),
     }
     assert set(table["metric"]) == {"accuracy", "macro_f1", "macro_recall", "in_scope_accuracy", "oos_recall"}
@@ -38,7 +39,7 @@ def test_baselines_and_base_are_measured_once(intents, capsys):
     assert (table["split"] == "test").all() and (table["train_rows"] == 36).all()
     ours = table[table["model"].str.startswith("slm-base-en")]
     assert np.allclose(ours["size_bytes"], 2 * ours["num_parameters"], rtol=1e-5)  # the table keeps six digits
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert len(capsys.readouterr().out.splitlines()) == 7
     public.measure("tiny", intents)
     assert capsys.readouterr().out == ""
 
