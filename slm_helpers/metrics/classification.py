@@ -113,3 +113,30 @@ def check_pair(labels: Sequence, predictions: Sequence) -> tuple[np.ndarray, np.
     if labels.shape != predictions.shape or labels.size == 0:
         raise ValueError(f"There are {labels.size} labels and {predictions.size} predictions, but one prediction per label is needed.")
     return labels, predictions
+
+
+def fit_confidence(probs: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Return slope and shift so that sigmoid(slope * logit(probability) + shift) tells how often a prediction is right.
+
+    Args:
+        probs: The probability that the model gives each of its predictions, on rows that were not trained on.
+        right: 1 for the predictions that were right, else 0.
+
+    Reference:
+        Platt (1999), "Probabilistic Outputs for Support Vector Machines", with his counts that keep few rows from certainty.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    right = np.asarray(right, dtype="float64")
+    hits, misses = right.sum(), (1 - right).sum()
+    wanted = np.where(right > 0, (hits + 1) / (hits + 2), 1 / (misses + 2))
+    scores = logit(probs)[:, None]
+    model = LogisticRegression(C=10.0)
+    model.fit(np.concatenate([scores, scores]), np.repeat([1, 0], len(scores)), sample_weight=np.concatenate([wanted, 1 - wanted]))
+    return max(float(model.coef_[0, 0]), 0.0), float(model.intercept_[0])
+
+
+def logit(probs: np.ndarray) -> np.ndarray:
+    """Return log(p / (1 - p)), probabilities kept 1e-6 away from 0 and 1."""
+    probs = np.clip(np.asarray(probs, dtype="float64"), 1e-6, 1 - 1e-6)
+    return np.log(probs / (1 - probs))

@@ -14,9 +14,9 @@ from slm_helpers.baselines.data_to_text import NearestRecord, TemplateWriter
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
 from slm_helpers.metrics.translation import translation_table
-from slm_helpers.models.saved import SavedModel, load_pretrained
-from slm_helpers.tasks import data_to_text as write
+from slm_helpers.models.saved import load_pretrained
 from slm_helpers.tasks.base import size_of
+from slm_helpers.tasks.data_to_text import NUM_CANDIDATES, DataToText
 from slm_helpers.text.records import Record, parse_facts, states
 from slm_helpers.training.config import TrainConfig
 
@@ -143,30 +143,27 @@ def measure_writing(
         seconds = time.perf_counter() - started
         yield scores(fitted.predict(sources)), about | {"model": "nearest record", "seed": 42, "train_seconds": seconds}
     for seed in seeds:
-        ours = {f"{BASE}, one draft": 1, BASE: write.NUM_CANDIDATES}
+        ours = {f"{BASE}, one draft": 1, BASE: NUM_CANDIDATES}
         if all((model, str(seed)) in known for model in ours):
             continue
         started = time.perf_counter()
-        config = TrainConfig(seed=seed, **changes)
-        saved, _ = write.train(
-            _complete(frame[frame["split"] != "test"], CHECKS[name]), base=load_pretrained(BASE), config=config, lengths=False
-        )
+        config = TrainConfig(**changes)
+        writer = DataToText(load_pretrained(BASE), config=config, lengths=False, seed=seed)
+        writer.fit_frame(_complete(frame[frame["split"] != "test"], CHECKS[name]))
         valid = frame[frame["split"] == "valid"].groupby("source", sort=False)["target"].agg(list)
-        temperature = _best_temperature(saved, valid.sample(min(len(valid), _NUM_ASKED), random_state=seed), CHECKS[name])
+        temperature = _best_temperature(writer, valid.sample(min(len(valid), _NUM_ASKED), random_state=seed), CHECKS[name])
         seconds = time.perf_counter() - started
         for model, number in ours.items():
-            found = [
-                row["prediction"] for row in write.write(saved, sources, num_candidates=number, temperature=temperature, check=CHECKS[name])
-            ]
-            more = {"model": model, "seed": seed, "train_seconds": seconds} | size_of(saved)
+            found = [row["prediction"] for row in writer.write(sources, num_candidates=number, temperature=temperature, check=CHECKS[name])]
+            more = {"model": model, "seed": seed, "train_seconds": seconds} | size_of(writer.saved_)
             yield scores(found), about | more
 
 
-def _best_temperature(saved: SavedModel, valid: pd.Series, check: Callable[[str, Record], tuple[int, int]] | None) -> float:
+def _best_temperature(writer: DataToText, valid: pd.Series, check: Callable[[str, Record], tuple[int, int]] | None) -> float:
     """Return the temperature whose best drafts have the highest BLEU on records of valid."""
     sources, scores = valid.index.tolist(), {}
     for temperature in _TEMPERATURES:
-        found = [row["prediction"] for row in write.write(saved, sources, temperature=temperature, check=check)]
+        found = [row["prediction"] for row in writer.write(sources, temperature=temperature, check=check)]
         scores[temperature] = translation_table(valid.tolist(), found, num_samples=1).set_index("metric").loc["bleu", "value"]
     return max(scores, key=scores.get)
 

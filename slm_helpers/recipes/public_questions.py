@@ -9,8 +9,8 @@ from slm_helpers.baselines.translation import build_translation_memory
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import load_pretrained
-from slm_helpers.tasks import question_generation as ask
 from slm_helpers.tasks.base import size_of
+from slm_helpers.tasks.question_generation import QuestionGenerator
 from slm_helpers.training.config import TrainConfig
 
 import pandas as pd
@@ -65,7 +65,7 @@ def measure_questions(
         if (BASE, str(seed)) in known:
             continue
         started = time.perf_counter()
-        config = TrainConfig(seed=seed, **changes)
-        saved, _ = ask.train(frame[frame["split"] != "test"], base=load_pretrained(BASE), config=config)
-        more = {"model": BASE, "seed": seed, "train_seconds": time.perf_counter() - started} | size_of(saved)
-        yield translation_table(wanted, [row["prediction"] for row in ask.predict(saved, test)]), about | more
+        config = TrainConfig(**changes)
+        model = QuestionGenerator(load_pretrained(BASE), config=config, seed=seed).fit_frame(frame[frame["split"] != "test"])
+        more = {"model": BASE, "seed": seed, "train_seconds": time.perf_counter() - started} | size_of(model.saved_)
+        yield translation_table(wanted, [row["prediction"] for row in model.predict_rows(test)]), about | more

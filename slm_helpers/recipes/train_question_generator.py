@@ -10,6 +10,7 @@ and answers, mixed; then the tales alone. The scores go into data/results/public
 import argparse
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,16 @@ from slm_helpers._paths import PRETRAINED_DIR
 from slm_helpers._processor import describe_machine
 from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
 from slm_helpers.recipes.public_questions import load_question_rows
-from slm_helpers.tasks import question_generation as ask
 from slm_helpers.tasks.base import keep_scores, metrics_of, round_to_half, size_of
-from slm_helpers.training.config import TrainConfig
+from slm_helpers.tasks.question_generation import CONTINUED_LEARNING_RATE, QuestionGenerator, new_generator, question_examples
 from slm_helpers.training.finetune import fit_examples
 
 import pandas as pd
 
 NAME, BASE, SEED = "slm-asker-en", "slm-base-en", 42
 TALES, SENTENCES = "fairytaleqa_questions", "squad_question_generation"
-FIRST = TrainConfig(epochs=5, seed=SEED)
-SECOND = TrainConfig(epochs=3, learning_rate=ask.GOING_ON_RATE, seed=SEED)
+FIRST = replace(QuestionGenerator.default_config, epochs=5, seed=SEED)
+SECOND = replace(QuestionGenerator.default_config, epochs=3, learning_rate=CONTINUED_LEARNING_RATE, seed=SEED)
 _SPELLED = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "``": '"', "''": '"', "--": "-"}
 
 
@@ -53,11 +53,11 @@ def load_rows() -> dict[str, list[dict[str, Any]]]:
 def train_asker(rows: dict[str, list[dict[str, Any]]], *, base: SavedModel) -> tuple[SavedModel, pd.DataFrame]:
     """Train both rounds; returns the writer and the history of both."""
     keras.utils.set_random_seed(SEED)
-    saved = ask.new_writer(base, base.tokenizer)
-    valid = ask.question_examples(saved, rows["valid"], name="valid")
+    saved = new_generator(base, base.tokenizer)
+    valid = question_examples(saved, rows["valid"], name="valid")
     histories = []
     for number, (part, config) in enumerate((("sentences and tales", FIRST), ("tales", SECOND)), 1):
-        examples = ask.question_examples(saved, rows["sentences"] * (number == 1) + rows["train"], name=part)
+        examples = question_examples(saved, rows["sentences"] * (number == 1) + rows["train"], name=part)
         histories.append(fit_examples(saved.model, examples, valid, config=config).assign(round=number))
     return saved, pd.concat(histories, ignore_index=True)
 
@@ -69,7 +69,7 @@ def publish(out: Path | None = None) -> Path:
     saved, history = train_asker(rows, base=load_pretrained(BASE))
     seconds = time.perf_counter() - started
     round_to_half(saved)
-    scores = ask.evaluate(saved, pd.DataFrame(rows["test"]))
+    scores = QuestionGenerator.from_saved(saved).evaluate_frame(pd.DataFrame(rows["test"]))
     num_rows = len(rows["sentences"]) + len(rows["train"])
     about = {"task": "ask", "dataset": TALES, "split": "test", "train_rows": num_rows, "seed": SEED}
     keep_scores(scores.metrics, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))

@@ -16,10 +16,11 @@ from slm_helpers._processor import describe_machine
 from slm_helpers.baselines.extractive_qa import SpanBaseline
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.results import read_results
+from slm_helpers.metrics.question_answering import answer_table
 from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
-from slm_helpers.tasks import extractive_qa as answer
 from slm_helpers.tasks.base import keep_scores, metrics_of, round_to_half, size_of
 from slm_helpers.tasks.cloze import make_cloze
+from slm_helpers.tasks.extractive_qa import ExtractiveQA, finish_reader, fit_reader, new_reader
 from slm_helpers.tasks.reading import Reading, answer_examples
 from slm_helpers.training.config import TrainConfig
 
@@ -66,14 +67,14 @@ def train_reader(questions: pd.DataFrame, *, base: SavedModel) -> tuple[SavedMod
     """Train both rounds on the columns of the task `answer` and `split`; returns the reader and the history of the second."""
     keras.utils.set_random_seed(SEED)
     reading = Reading(base.tokenizer)
-    model = answer.reader_from_base(base.model)
-    kept: dict = {}
+    model = new_reader(base, base.tokenizer)
+    cached: dict = {}
     exercises = answer_examples(reading, make_exercises(questions), name="exercises")
-    answer.fit_reader(model, exercises, None, config=FIRST, kept=kept)
+    fit_reader(model, exercises, None, config=FIRST, cached=cached)
     train = answer_examples(reading, questions[questions["split"] == "train"], name="train")
     valid = answer_examples(reading, questions[questions["split"] == "valid"], name="valid", same_length=True)
-    history = answer.fit_reader(model, train, valid, config=SECOND, kept=kept)
-    return answer.finish_reader(model, base.tokenizer, questions), history
+    history = fit_reader(model, train, valid, config=SECOND, cached=cached)
+    return finish_reader(model, base.tokenizer, questions), history
 
 
 def publish(out: Path | None = None) -> Path:
@@ -85,7 +86,7 @@ def publish(out: Path | None = None) -> Path:
     saved, history = train_reader(questions, base=load_pretrained(BASE))
     seconds = time.perf_counter() - started
     round_to_half(saved)
-    scores = answer.evaluate(saved, test)
+    scores = ExtractiveQA.from_saved(saved).evaluate_frame(test)
     keep_scores(scores.metrics, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))
     known = read_results("public")
     if not ((known["dataset"] == TALES) & (known["model"] == BASELINE)).any():
@@ -93,7 +94,7 @@ def publish(out: Path | None = None) -> Path:
         fitted = SpanBaseline().fit(*(train[name].tolist() for name in ("context", "question", "answer")))
         seconds_baseline = time.perf_counter() - started
         found = fitted.predict(test["context"].tolist(), test["question"].tolist())
-        keep_scores(answer.answer_table(test["answer"].tolist(), found), about | {"model": BASELINE, "train_seconds": seconds_baseline})
+        keep_scores(answer_table(test["answer"].tolist(), found), about | {"model": BASELINE, "train_seconds": seconds_baseline})
     metrics = metrics_of(scores)
     return save_model(
         out or PRETRAINED_DIR / NAME,

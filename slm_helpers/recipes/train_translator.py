@@ -24,8 +24,8 @@ from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.results import read_results
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import SavedModel, save_model
-from slm_helpers.tasks import translation as translate
 from slm_helpers.tasks.base import keep_scores, round_to_half, size_of
+from slm_helpers.tasks.translation import Translator, make_vocabulary
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.training.config import TrainConfig
 
@@ -131,19 +131,13 @@ def train_translator(work: Path, languages: tuple[str, ...], *, epochs: int, max
     work.mkdir(parents=True, exist_ok=True)
     path = work / "tokenizer.json"
     if not path.exists():
-        translate.make_vocabulary(frame[frame["split"] == "train"], vocab_size=VOCAB_SIZE[len(languages) > 1]).save(path)
+        make_vocabulary(frame[frame["split"] == "train"], vocab_size=VOCAB_SIZE[len(languages) > 1]).save(path)
     config = dataclasses.replace(TRAINING, epochs=epochs, max_seconds=max_seconds)
     train = frame[frame["split"] == "train"]
     joined = [join_pairs(rows, min(NUM_JOINED, len(rows))) for _, rows in train.groupby("target_language")]
-    return translate.train(
-        pd.concat([frame, *joined], ignore_index=True),
-        base=None,
-        config=config,
-        dropout=DROPOUT,
-        network=NETWORK,
-        tokenizer=Tokenizer.load(path),
-        checkpoint_dir=work,
-    )
+    translator = Translator(config=config, dropout=DROPOUT, network=NETWORK, tokenizer=Tokenizer.load(path), seed=config.seed)
+    translator.fit_frame(pd.concat([frame, *joined], ignore_index=True), checkpoint_dir=work)
+    return translator.saved_, translator.history_
 
 
 def measure_baselines(language: str) -> None:
@@ -166,6 +160,7 @@ def measure_baselines(language: str) -> None:
 def measure_translator(saved: SavedModel, name: str, frame: pd.DataFrame, *, train_seconds: float) -> dict[str, dict[str, float]]:
     """Score a translator on the whole test split of each of its languages, greedy and by beam; returns the metrics for its folder."""
     metrics: dict[str, dict[str, float]] = {}
+    translator = Translator.from_saved(saved)
     for language in saved.labels:
         rows = frame[(frame["split"] == "test") & (frame["target_language"] == language)]
         sources, targets = rows["source"].tolist(), rows["target"].tolist()
@@ -176,9 +171,9 @@ def measure_translator(saved: SavedModel, name: str, frame: pd.DataFrame, *, tra
         }
         about |= size_of(saved)
         for suffix, beam_size in ((", greedy", 1), ("", saved.settings["beam_size"])):
-            translate.translate(saved, sources[:128], language, beam_size=beam_size)  # compiles
+            translator.translate(sources[:128], language, beam_size=beam_size)  # compiles
             started = time.perf_counter()
-            found = [row["prediction"] for row in translate.translate(saved, sources, language, beam_size=beam_size)]
+            found = [row["prediction"] for row in translator.translate(sources, language, beam_size=beam_size)]
             speed = len(rows) / (time.perf_counter() - started)
             scores = translation_table(targets, found, languages=[language] * len(rows))
             keep_scores(

@@ -71,6 +71,10 @@ class Task(BaseEstimator):
     def check_frame(self, frame: pd.DataFrame) -> None:
         """Raise ValueError if nothing can be learned from such rows (columns of the task and `split`); no time is spent yet."""
 
+    def for_frame(self, frame: pd.DataFrame) -> Task:
+        """Return the estimator for such rows: this one, but for a task that has another class for rows of another form."""
+        return self
+
     def notes(self, frame: pd.DataFrame) -> list[str]:
         """Return short lines on what is odd about the rows, for a person to read before the training."""
         return []
@@ -222,6 +226,10 @@ class Task(BaseEstimator):
 
     def training_config(self) -> TrainConfig:
         """Return the settings of the training: what was given, and the task's own for the rest."""
+        return self._given_config().with_defaults(self.default_config)
+
+    def _given_config(self) -> TrainConfig:
+        """Return the settings that were given, None for the rest."""
         params = self.get_params(deep=False)
         names = ("epochs", "batch_size", "learning_rate", "max_seconds")
         given = {name: params[name] for name in names if params.get(name) is not None}
@@ -229,7 +237,7 @@ class Task(BaseEstimator):
             raise ValueError(f"class_weight is {params['class_weight']!r}, but must be 'balanced' or None.")
         if params.get("class_weight"):
             given["class_weight"] = "balanced"
-        return replace(params.get("config") or TrainConfig(), seed=self.seed, **given).with_defaults(self.default_config)
+        return replace(params.get("config") or TrainConfig(), seed=self.seed, **given)
 
     def _open_base(self) -> SavedModel | None:
         base = self.get_params(deep=False).get("base")

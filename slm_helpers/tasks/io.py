@@ -143,6 +143,7 @@ def finetune(
     check_replaceable(out)
     check_writable(out.parent)
     frame = load_parts(task, train=train, valid=valid, test=test, columns=columns, encoding=encoding, seed=seed)
+    estimator = estimator.for_frame(frame)
     estimator.check_frame(frame)  # before the time of training is spent, and of test too
     split = "test" if (frame["split"] == "test").any() else "valid"
     started = time.perf_counter()

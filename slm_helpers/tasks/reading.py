@@ -1,20 +1,22 @@
 """What a reader sees: passages cut into pieces of whole words, what is counted of each word, and where an answer stands."""
 
+from __future__ import annotations
+
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slm_helpers._backend import cached_on, keras
-from slm_helpers.models.reader import make_word_encoders
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.text.words import Words, overlap_features, split_words
-from slm_helpers.training.batches import Examples
-from slm_helpers.training.finetune import run_rows
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from slm_helpers._backend import keras
+    from slm_helpers.training.batches import Examples
 
 PIECE, OVERLAP = 300, 100  # words of a passage read at once, and words that two pieces of a longer one share
 NUM_FEATURES = 12  # of a word, see `match_features`
@@ -34,24 +36,24 @@ class Reading:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.kept: dict[str, tuple[Words, np.ndarray, np.ndarray]] = {}
+        self.cached: dict[str, tuple[Words, np.ndarray, np.ndarray]] = {}
         self.rarities: dict[str, float] = {}
 
     def text(self, text: str) -> tuple[Words, np.ndarray, np.ndarray]:
         """Return the words of a text, its token ids, and the place of each word's last token among them."""
-        if text not in self.kept:
+        if text not in self.cached:
             self.add([text])
-        return self.kept[text]
+        return self.cached[text]
 
     def add(self, texts: Sequence[str]) -> None:
         """Look at many texts together."""
-        new = [text for text in dict.fromkeys(texts) if text not in self.kept]
+        new = [text for text in dict.fromkeys(texts) if text not in self.cached]
         for text, (ids, places) in zip(new, self.tokenizer.encode_with_places(new), strict=True):
             words = split_words(text)
             # The last token that begins before the word ends.
             ends = np.searchsorted(places[:, 0], words.places[:, 1], side="left") - 1
-            self.kept[text] = (words, ids, ends)
-        forms = list({form.lower() for text in new for form in self.kept[text][0].forms} - self.rarities.keys())
+            self.cached[text] = (words, ids, ends)
+        forms = list({form.lower() for text in new for form in self.cached[text][0].forms} - self.rarities.keys())
         size = self.tokenizer.vocab_size
         for form, ids in zip(forms, self.tokenizer.encode_batch([f" {form}" for form in forms]), strict=True):
             # BPE joins the commonest pairs first, so that a word of one token is the rarer, the higher its id.
@@ -86,6 +88,8 @@ class Reading:
 
 def answer_examples(reading: Reading, rows: pd.DataFrame, *, name: str, same_length: bool = False) -> Examples:
     """Return the pieces of rows with their first and last word as targets; rows whose answer is not in the passage are left out."""
+    from slm_helpers.training.batches import Examples
+
     records = rows.to_dict("records")
     starts = [find_answer(row["context"], row["answer"], int(row["answer_start"])) if row["answer"] else 0 for row in records]
     usable = [row | {"answer_start": start} for row, start in zip(records, starts, strict=True) if start >= 0]
@@ -112,27 +116,32 @@ def answer_examples(reading: Reading, rows: pd.DataFrame, *, name: str, same_len
     return Examples(inputs, targets, lengths=lengths)
 
 
-def describe_examples(reader: keras.Model, examples: Examples, kept: dict[bytes, tuple[np.ndarray, np.ndarray]]) -> Examples:
+def describe_examples(reader: keras.Model, examples: Examples, cached: dict[bytes, tuple[np.ndarray, np.ndarray]]) -> Examples:
     """Return what `make_span_head` reads for these examples: each text goes through the language model's layers once.
 
     Args:
         reader: From `build_span_extractor`.
         examples: From `answer_examples`.
-        kept: What was computed for texts before, with the same weights; new ones are added.
+        cached: What was computed for texts before, with the same weights; new ones are added.
     """
+    from slm_helpers._backend import cached_on
+    from slm_helpers.models.reader import make_word_encoders
+    from slm_helpers.training.batches import Examples
+    from slm_helpers.training.finetune import run_rows
+
     columns = {}
     views = cached_on(reader, "word_views", lambda: make_word_encoders(reader))  # compiled once, not for each call
     for text in ("question", "passage"):
         pairs = list(zip(examples.inputs[text], examples.inputs[f"{text}_ends"], strict=True))
         # Ends may be padded, see `answer_examples`.
         keys = [ids.tobytes() + ends.tobytes() for ids, ends in pairs]
-        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in kept}
+        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in cached}
         if new:
             inputs = {name: [pair[i] for pair in new.values()] for i, name in enumerate(("ids", "ends"))}
             found = [run_rows(view, inputs, along="ends", batch_size=64) for view in views]
-            kept |= {key: (states.astype("float16"), means.astype("float16")) for key, states, means in zip(new, *found, strict=True)}
+            cached |= {key: (states.astype("float16"), means.astype("float16")) for key, states, means in zip(new, *found, strict=True)}
         for i, kind in enumerate(("states", "means")):
-            columns[f"{text}_{kind}"] = [kept[key][i] for key in keys]
+            columns[f"{text}_{kind}"] = [cached[key][i] for key in keys]
         columns[f"{text}_ends"] = [ends for _, ends in pairs]
     return Examples(columns | {"features": examples.inputs["features"]}, examples.targets, lengths=examples.lengths)
 

@@ -1,18 +1,21 @@
 """The answer as a span of a passage: what a network and a log-linear model of features think of each span, added up."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slm_helpers.baselines.extractive_qa import SpanBaseline
-from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.reading import Reading
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.text.words import split_words
-from slm_helpers.training.finetune import run_rows
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from slm_helpers.models.saved import SavedModel
 
 MAX_WORDS = 20  # of a span, or fewer if no answer of train has as many
 # How much of the network's and of the features' scores to add, and what to add for no answer. Where there is no valid part to tell,
@@ -53,6 +56,8 @@ def longest_answer(rows: pd.DataFrame) -> int:
 
 def score_spans(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> list[SpanScores]:
     """Return the spans of each row's context, up to the setting max_words and within a sentence, with their scores."""
+    from slm_helpers.training.finetune import run_rows
+
     reading = Reading(saved.tokenizer)
     pieces = reading.pieces(rows)
     inputs = {name: [piece.inputs[name] for piece in pieces] for name in pieces[0].inputs}

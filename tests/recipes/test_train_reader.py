@@ -6,7 +6,7 @@ from slm_helpers.data import results
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import SavedModel, load_model
 from slm_helpers.recipes import train_reader
-from slm_helpers.tasks import extractive_qa as answer
+from slm_helpers.tasks.extractive_qa import ExtractiveQA
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
 
@@ -29,7 +29,7 @@ def passages(num_rows: int, *, seed: int = 0, none: bool = True) -> pd.DataFrame
         who = rng.integers(3) if known else 3
         reply = things[who] if known else ""
         rows.append((context, f"What does {names[who]} have?", reply, context.find(reply) if known else -1))
-    return pd.DataFrame(rows, columns=list(answer.COLUMNS))
+    return pd.DataFrame(rows, columns=list(ExtractiveQA.columns))
 
 
 def small_base(seed: int = 3, **sizes) -> SavedModel:
@@ -60,6 +60,6 @@ def test_the_public_reader_is_trained_measured_and_written(tmp_path, monkeypatch
     assert saved.settings["form"] == "span" and set(saved.metrics) == {"exact_match", "token_f1"}
     assert "30 more questions chose the pass" in (tmp_path / "model" / "card.md").read_text()
     frame = passages(16).assign(split="train")
-    again, _ = answer.train(frame, base=saved, config=TrainConfig(epochs=1, batch_size=8, learning_rate=1e-4))
-    assert len(answer.predict(again, frame.to_dict("records"))) == 16
+    again = ExtractiveQA(saved, config=TrainConfig(epochs=1, batch_size=8, learning_rate=1e-4)).fit_frame(frame)
+    assert len(again.predict_rows(frame.to_dict("records"))) == 16
     assert train_reader.publish(tmp_path / "other") and set(results.read_results("public")["model"]) == set(table["model"])

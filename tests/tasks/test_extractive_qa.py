@@ -5,13 +5,15 @@ import dataclasses
 import json
 
 from slm_helpers.cli import main
+from slm_helpers.metrics.classification import fit_confidence, logit
 from slm_helpers.metrics.question_answering import exact_matches
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.reader import build_span_extractor, make_span_head
-from slm_helpers.models.saved import SavedModel, load_model, save_model
-from slm_helpers.tasks import extractive_qa as answer
-from slm_helpers.tasks import reading, spans
+from slm_helpers.models.saved import SavedModel
+from slm_helpers.tasks import extractive_qa, reading, spans
+from slm_helpers.tasks.closed_book_qa import ClosedBookQA
 from slm_helpers.tasks.cloze import make_cloze
+from slm_helpers.tasks.extractive_qa import ExtractiveQA, new_reader
 from slm_helpers.text.tokenizers import train_bpe_tokenizer, train_char_tokenizer
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import TrainConfig
@@ -38,7 +40,7 @@ def passages(num_rows: int, *, seed: int = 0, none: bool = True) -> pd.DataFrame
         who = rng.integers(3) if known else 3
         reply = things[who] if known else ""
         rows.append((context, f"What does {names[who]} have?", reply, context.find(reply) if known else -1))
-    return pd.DataFrame(rows, columns=list(answer.COLUMNS))
+    return pd.DataFrame(rows, columns=list(ExtractiveQA.columns))
 
 
 def facts(num_rows: int, *, seed: int = 0) -> pd.DataFrame:
@@ -49,20 +51,30 @@ def facts(num_rows: int, *, seed: int = 0) -> pd.DataFrame:
     for i in range(num_rows):
         country = list(places)[i % 4]
         rows.append(("", f"{rng.choice(wordings).format(country)}", places[country], -1))
-    return pd.DataFrame(rows, columns=list(answer.COLUMNS))
+    return pd.DataFrame(rows, columns=list(ExtractiveQA.columns))
+
+
+def train(frame: pd.DataFrame, **options) -> tuple[ExtractiveQA, pd.DataFrame]:
+    model = ExtractiveQA(**options).fit_frame(frame)
+    return model, model.history_
+
+
+def learn_facts(frame: pd.DataFrame, **options) -> tuple[ClosedBookQA, pd.DataFrame]:
+    model = ClosedBookQA(**options).fit_frame(frame)
+    return model, model.history_
 
 
 @pytest.fixture(scope="module")
 def reader():
     """A reader trained from random weights on the toy passages."""
     frame = pd.concat([passages(192).assign(split="train"), passages(40, seed=1).assign(split="valid")], ignore_index=True)
-    return answer.train(frame, base=None, config=FAST, dropout=0.1, num_cloze=0)
+    return train(frame, base=None, config=FAST, dropout=0.1, num_cloze=0)
 
 
 @pytest.fixture(scope="module")
 def knower():
     frame = pd.concat([facts(64).assign(split="train"), facts(16, seed=1).assign(split="valid")], ignore_index=True)
-    return answer.train(frame, base=None, config=FAST, dropout=0.1)
+    return learn_facts(frame, base=None, config=FAST, dropout=0.1)
 
 
 def small_reader(vocab_size: int = 40, **sizes) -> keras.Model:
@@ -198,11 +210,11 @@ def test_shares_go_to_the_model_that_knows():
 
 def test_a_reader_starts_with_the_layers_of_its_base():
     base = build_language_model(300, embedding_dim=8, units=12, num_layers=2)
-    model = answer.reader_from_base(base)
+    model = new_reader(SavedModel(model=base, tokenizer=None), None)
     for name in ("embedding", "gru_0", "gru_1"):
         for ours, theirs in zip(model.get_layer(name).get_weights(), base.get_layer(name).get_weights(), strict=True):
             assert np.array_equal(ours, theirs)
-    again = answer.reader_from_base(model, dropout=0.1)
+    again = new_reader(SavedModel(model=model, tokenizer=None, task="answer"), None, dropout=0.1)
     assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
 
 
@@ -216,7 +228,7 @@ def small_base(seed: int = 3, **sizes) -> SavedModel:
 
 def test_the_head_of_a_reader_scores_what_the_whole_scores():
     base = small_base()
-    model = answer.reader_from_base(base.model)
+    model = new_reader(base, base.tokenizer)
     examples = reading.answer_examples(reading.Reading(base.tokenizer), passages(11), name="train", same_length=True)
     kept: dict = {}
     described = reading.describe_examples(model, examples, kept)
@@ -233,20 +245,20 @@ def test_the_head_of_a_reader_scores_what_the_whole_scores():
 
 @pytest.mark.parametrize("limit", [10**9, 10])
 def test_the_layers_of_the_base_stay_as_they_are_unless_all_are_to_learn(limit, monkeypatch):
-    monkeypatch.setattr(answer, "_MAX_KEPT", limit)
+    monkeypatch.setattr(extractive_qa, "_MAX_CACHED", limit)
     base = small_base()
     frame = pd.concat([passages(24).assign(split="train"), passages(8, seed=1).assign(split="valid")], ignore_index=True)
     config = TrainConfig(epochs=2, batch_size=8, learning_rate=5e-3, precision="float32")
     before = [weight.copy() for weight in base.model.get_weights()]
     moved = {}
     for whole in (False, True):
-        saved, history = answer.train(frame, base=base, config=config, num_cloze=8, features=False, whole=whole)
+        saved, history = train(frame, base=base, config=config, num_cloze=8, features=False, train_base=whole)
         assert history["epoch"].max() == 2 and {"train", "valid"} == set(history["split"])
-        layers = [weight for name in ("embedding", "gru_0") for weight in saved.model.get_layer(name).get_weights()]
+        layers = [weight for name in ("embedding", "gru_0") for weight in saved.saved_.model.get_layer(name).get_weights()]
         moved[whole] = max(float(np.abs(new - old).max()) for new, old in zip(layers, before, strict=True))
         assert all(
             row["prediction"] in context
-            for row, context in zip(answer.predict(saved, frame.to_dict("records")), frame["context"], strict=True)
+            for row, context in zip(saved.predict_rows(frame.to_dict("records")), frame["context"], strict=True)
         )
     assert moved[False] == 0 and moved[True] > 1e-3
 
@@ -254,8 +266,8 @@ def test_the_layers_of_the_base_stay_as_they_are_unless_all_are_to_learn(limit, 
 def test_a_head_alone_learns_a_task_that_can_be_learned():
     frame = pd.concat([passages(192).assign(split="train"), passages(40, seed=1).assign(split="valid")], ignore_index=True)
     config = dataclasses.replace(FAST, epochs=3)
-    saved, _ = answer.train(frame, base=small_base(embedding_dim=64), config=config, dropout=0.1, num_cloze=0, features=False)
-    found = answer.evaluate(saved, passages(60, seed=2)).metrics.set_index("metric")
+    saved, _ = train(frame, base=small_base(embedding_dim=64), config=config, dropout=0.1, num_cloze=0, features=False)
+    found = saved.evaluate_frame(passages(60, seed=2)).metrics.set_index("metric")
     assert found.loc["exact_match", "value"] > 0.7
 
 
@@ -274,7 +286,7 @@ def test_questions_made_of_passages_ask_for_what_is_missing():
 
 def test_a_reader_learns_a_task_that_can_be_learned(reader):
     saved, history = reader
-    scores = answer.evaluate(saved, passages(60, seed=2).assign(kind=["x", "y"] * 30))
+    scores = saved.evaluate_frame(passages(60, seed=2).assign(kind=["x", "y"] * 30))
     found = scores.metrics.set_index("metric")
     assert found.loc["exact_match", "value"] > 0.8 and found.loc["token_f1", "value"] >= found.loc["exact_match", "value"]
     assert found.loc["no_answer_recall", "value"] > 0.7
@@ -286,11 +298,11 @@ def test_a_reader_learns_a_task_that_can_be_learned(reader):
 def test_a_prediction_is_a_piece_of_its_passage_with_a_confidence_that_means_something(reader):
     saved, _ = reader
     rows = passages(60, seed=3)
-    found = pd.DataFrame(answer.predict(saved, rows.to_dict("records")))
+    found = pd.DataFrame(saved.predict_rows(rows.to_dict("records")))
     assert all(prediction in context for prediction, context in zip(found["prediction"], rows["context"], strict=True))
     right = exact_matches(rows["answer"].tolist(), found["prediction"].tolist())
     assert abs(found["confidence"].mean() - right.mean()) < 0.15
-    assert answer.predict(saved, []) == []
+    assert saved.predict_rows([]) == []
 
 
 def test_the_answer_in_the_middle_of_a_long_passage_is_found(reader):
@@ -298,48 +310,48 @@ def test_the_answer_in_the_middle_of_a_long_passage_is_found(reader):
     filler = "Nobody has seen it since. "
     for before in (0, 60, 400):
         context = filler * before + "Mia has a red kite. Tom has a blue drum. " + filler * 60
-        (found,) = answer.predict(saved, [{"context": context, "question": "What does Tom have?"}])
+        (found,) = saved.predict_rows([{"context": context, "question": "What does Tom have?"}])
         assert found["prediction"] in context
         assert found["prediction"] == "a blue drum"
 
 
 def test_without_unanswerable_training_rows_there_is_always_an_answer():
     frame = passages(48, none=False).assign(split="train")
-    saved, _ = answer.train(frame, base=None, config=TrainConfig(epochs=1, batch_size=16), num_cloze=16)
-    assert all(row["prediction"] for row in answer.predict(saved, passages(12).to_dict("records")))
+    saved, _ = train(frame, base=None, config=TrainConfig(epochs=1, batch_size=16), num_cloze=16)
+    assert all(row["prediction"] for row in saved.predict_rows(passages(12).to_dict("records")))
 
 
 @pytest.mark.parametrize("name", ["reader", "knower"])
 def test_a_saved_model_gives_the_same_answers(name, tmp_path, request):
     saved, _ = request.getfixturevalue(name)
     rows = (passages(20, seed=4) if name == "reader" else facts(12, seed=4)).to_dict("records")
-    save_model(tmp_path / "m", saved.model, tokenizer=saved.tokenizer, task="answer", labels=saved.labels, settings=saved.settings)
-    assert answer.predict(load_model(tmp_path / "m"), rows) == answer.predict(saved, rows)
+    saved.save(tmp_path / "m")
+    assert type(saved).load(tmp_path / "m").predict_rows(rows) == saved.predict_rows(rows)
 
 
 def test_facts_are_learned_and_known_in_other_words(knower):
     saved, _ = knower
-    assert saved.labels == ["Cairo", "Lima", "Madrid", "Paris"]
-    found = answer.predict(saved, [{"context": "", "question": "Which city is the capital of Peru?"}])[0]
+    assert saved.saved_.labels == ["Cairo", "Lima", "Madrid", "Paris"]
+    found = saved.predict_rows([{"context": "", "question": "Which city is the capital of Peru?"}])[0]
     assert found["prediction"] == "Lima" and found["confidence"] > 0.5
-    assert answer.evaluate(saved, facts(16, seed=2)).metrics["value"].iloc[0] > 0.9
+    assert saved.evaluate_frame(facts(16, seed=2)).metrics["value"].iloc[0] > 0.9
 
 
 def test_answers_nobody_can_know_lower_the_confidence_only():
     frame = pd.concat([facts(64).assign(split="train"), facts(16, seed=1).assign(split="valid")], ignore_index=True)
     strange = pd.DataFrame([("", f"What is the capital of Land {i}?", f"Town {i}", -1, "valid") for i in range(16)], columns=frame.columns)
-    saved, _ = answer.train(pd.concat([frame, strange], ignore_index=True), base=None, config=FAST, dropout=0.1)
-    found = answer.predict(saved, facts(8, seed=3).to_dict("records"))
+    saved, _ = learn_facts(pd.concat([frame, strange], ignore_index=True), base=None, config=FAST, dropout=0.1)
+    found = saved.predict_rows(facts(8, seed=3).to_dict("records"))
     assert 0.2 < np.mean([row["confidence"] for row in found]) <= 1
 
 
 def test_confidence_is_the_share_of_right_answers():
     probs = np.repeat([0.6, 0.9], 500)
     right = np.concatenate([np.arange(500) % 5 == 0, np.arange(500) % 2 == 0])  # 20 % and 50 %: the model is too sure
-    slope, shift = answer.fit_confidence(probs, right)
-    sure = 1 / (1 + np.exp(-(slope * answer._logit([0.6, 0.9]) + shift)))
+    slope, shift = fit_confidence(probs, right)
+    sure = 1 / (1 + np.exp(-(slope * logit([0.6, 0.9]) + shift)))
     np.testing.assert_allclose(sure, [0.2, 0.5], atol=0.02)
-    slope, shift = answer.fit_confidence(np.array([0.9, 0.8]), np.array([1, 1]))
+    slope, shift = fit_confidence(np.array([0.9, 0.8]), np.array([1, 1]))
     assert slope >= 0 and np.isfinite(shift)
 
 
@@ -349,22 +361,22 @@ def test_confidence_is_the_share_of_right_answers():
 def test_rows_of_both_kinds_are_refused_with_a_cure(reader, knower):
     both = pd.concat([passages(10), facts(10)], ignore_index=True).assign(split="train")
     with pytest.raises(ValueError, match=r"10 of 20 rows have no context, e\.g\. row 11.*a file of their own"):
-        answer.train(both, base=None)
+        train(both, base=None)
     with pytest.raises(ValueError, match=r"row 1:.*without a context.*Give its context"):
-        answer.predict(reader[0], facts(1).to_dict("records"))
+        reader[0].predict_rows(facts(1).to_dict("records"))
     with pytest.raises(ValueError, match=r"row 1:.*with a context.*Leave its context empty"):
-        answer.evaluate(knower[0], passages(1))
+        knower[0].evaluate_frame(passages(1))
 
 
 def test_answers_that_stand_nowhere_are_left_out_and_counted():
     frame = passages(20).assign(split="train")
     frame.loc[[1, 2], "answer"] = "a purple cow"
     with pytest.warns(UserWarning, match=r"train: 2 row\(s\) whose answer does not stand in the context were left out"):
-        answer.train(frame, base=None, config=TrainConfig(epochs=1, batch_size=16), num_cloze=0)
+        train(frame, base=None, config=TrainConfig(epochs=1, batch_size=16), num_cloze=0)
     with pytest.raises(ValueError, match="train has no row whose answer stands in its context"), pytest.warns(UserWarning):
-        answer.train(frame.assign(answer="a purple cow"), base=None, num_cloze=0)
+        train(frame.assign(answer="a purple cow"), base=None, num_cloze=0)
     with pytest.raises(ValueError, match="two at least"):
-        answer.train(facts(8).assign(answer="Rome", split="train"), base=None)
+        learn_facts(facts(8).assign(answer="Rome", split="train"), base=None)
 
 
 # Baselines
@@ -419,7 +431,7 @@ def test_a_file_of_questions_and_answers_is_enough(tmp_path, capsys):
 @pytest.fixture
 def short_first_round(monkeypatch):
     """Let the shell make few questions of the passages themselves: a first round of the usual size takes a minute."""
-    monkeypatch.setitem(answer.train.__kwdefaults__, "num_cloze", 60)
+    monkeypatch.setitem(ExtractiveQA.__init__.__kwdefaults__, "num_cloze", 60)
 
 
 def test_without_its_place_the_answer_is_looked_for(tmp_path, capsys, short_first_round):
@@ -455,7 +467,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path, capsys, change, message):
 
 def test_saved_model_of_an_older_run_can_go_on(reader):
     saved, _ = reader
-    base = SavedModel(model=saved.model, tokenizer=saved.tokenizer, task="answer", settings=saved.settings)
+    base = saved.saved_
     frame = passages(32, seed=6).assign(split="train")
-    again, _ = answer.train(frame, base=base, config=TrainConfig(epochs=1, batch_size=16, learning_rate=1e-4))
-    assert answer.evaluate(again, passages(40, seed=7)).metrics["value"].iloc[0] > 0.7
+    again, _ = train(frame, base=base, config=TrainConfig(epochs=1, batch_size=16, learning_rate=1e-4))
+    assert again.evaluate_frame(passages(40, seed=7)).metrics["value"].iloc[0] > 0.7

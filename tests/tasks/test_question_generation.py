@@ -1,6 +1,7 @@
 """Questions on passages: templates, a decoder that copies from its source, the task from rows to questions, and the shell."""
 
 import csv
+import dataclasses
 import json
 
 from slm_helpers.cli import main
@@ -10,9 +11,9 @@ from slm_helpers.models.encoder_decoder import build_pointer_generator, make_dec
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.layers import PointerGenerator
 from slm_helpers.models.registry import backbone_config, load_backbone_weights
-from slm_helpers.models.saved import SavedModel, load_model, save_model
+from slm_helpers.models.saved import SavedModel, load_model
 from slm_helpers.recipes import train_question_generator as train_asker
-from slm_helpers.tasks import question_generation as ask
+from slm_helpers.tasks.question_generation import CONTINUED_LEARNING_RATE, QuestionGenerator, _best_question, gives_away, question_examples
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import TrainConfig
@@ -133,6 +134,11 @@ def passages() -> pd.DataFrame:
     return pd.DataFrame(rows).assign(answer_start=-1)
 
 
+def train(frame: pd.DataFrame, **options) -> tuple[QuestionGenerator, pd.DataFrame]:
+    model = QuestionGenerator(**options).fit_frame(frame)
+    return model, model.history_
+
+
 @pytest.fixture(scope="module")
 def toy():
     frame = passages()
@@ -140,7 +146,7 @@ def toy():
     keras.utils.set_random_seed(0)
     base = SavedModel(model=build_language_model(tokenizer.vocab_size, units=32, embedding_dim=24), tokenizer=tokenizer)
     before = [w.copy() for w in base.model.get_weights()]
-    saved, history = ask.train(frame, base=base, config=TOY, dropout=0.1)
+    saved, history = train(frame, base=base, config=TOY, dropout=0.1)
     assert all((a == b).all() for a, b in zip(before, base.model.get_weights(), strict=True)), "the base was changed"
     assert set(history["split"]) == {"train", "valid"}
     return saved, base, frame
@@ -149,24 +155,24 @@ def toy():
 def test_a_question_is_learned_behind_its_sentence_and_answer(toy):
     saved, _, frame = toy
     rows = frame.head(1).to_dict("records")
-    examples = ask.question_examples(saved, [row | {"answer_start": row["context"].index(row["answer"])} for row in rows], name="train")
-    decode = saved.tokenizer.decode
+    examples = question_examples(saved.saved_, [row | {"answer_start": row["context"].index(row["answer"])} for row in rows], name="train")
+    decode = saved.saved_.tokenizer.decode
     source, read, written = examples.inputs["source_ids"][0], examples.inputs["target_ids"][0], examples.targets[0]
     assert decode(np.append(source[1:], read[0])) == "The cat sat on the mat.\nAnswer: mat\nQuestion:"
-    assert decode(written[:-1]) == " What did the cat sit on?" and written[-1] == saved.tokenizer.end_id
+    assert decode(written[:-1]) == " What did the cat sit on?" and written[-1] == saved.saved_.tokenizer.end_id
     np.testing.assert_array_equal(read[1:], written[:-1])
 
 
 def test_it_asks_what_it_was_taught_to_ask(toy):
     saved, _, frame = toy
     test = frame[frame["split"] == "test"]
-    scores = ask.evaluate(saved, test)
+    scores = saved.evaluate_frame(test)
     assert scores.rows == 4 and scores.metrics.set_index("metric").loc["bleu", "value"] > 60
     assert scores.tables["questions"]["question"].tolist() == test["question"].tolist()
-    found = ask.predict(saved, test.to_dict("records"))
+    found = saved.predict_rows(test.to_dict("records"))
     assert [row["prediction"] for row in found] == scores.tables["questions"]["prediction"].tolist()
     assert all(0 < row["confidence"] <= 1 for row in found)
-    assert ask.predict(saved, []) == []
+    assert saved.predict_rows([]) == []
 
 
 def test_what_is_taught_often_is_asked_word_for_word():
@@ -175,63 +181,65 @@ def test_what_is_taught_often_is_asked_word_for_word():
     tokenizer = train_bpe_tokenizer([*text, "Answer: Question: What sat there?\n"], vocab_size=300)
     keras.utils.set_random_seed(0)
     base = SavedModel(model=build_language_model(tokenizer.vocab_size, units=16, embedding_dim=16), tokenizer=tokenizer)
-    saved, _ = ask.train(pd.DataFrame(rows), base=base, config=TrainConfig(epochs=40, batch_size=8, learning_rate=2e-2))
-    assert [row["prediction"] for row in ask.predict(saved, rows[:2])] == ["What sat there?"] * 2
+    saved, _ = train(pd.DataFrame(rows), base=base, config=TrainConfig(epochs=40, batch_size=8, learning_rate=2e-2))
+    assert [row["prediction"] for row in saved.predict_rows(rows[:2])] == ["What sat there?"] * 2
 
 
 def test_of_several_questions_one_that_does_not_give_its_answer_away_is_taken():
-    assert ask.gives_away("Did the Cat sit?", "the cat") and not ask.gives_away("Who sat?", "the cat") and not ask.gives_away("Who?", "")
+    assert gives_away("Did the Cat sit?", "the cat") and not gives_away("Who sat?", "the cat") and not gives_away("Who?", "")
     texts = ["", "Did the cat sit?", "Who sat?", "Who was it?"]
-    assert ask._best_question(texts, "the cat") == 2 and ask._best_question(texts, "") == 1
-    assert ask._best_question(texts[:2], "the cat") == 1 and ask._best_question(["", ""], "the cat") == 0
+    assert _best_question(texts, "the cat") == 2 and _best_question(texts, "") == 1
+    assert _best_question(texts[:2], "the cat") == 1 and _best_question(["", ""], "the cat") == 0
 
 
 def test_a_saved_writer_asks_the_same_and_can_be_taught_further(toy, tmp_path):
     saved, base, frame = toy
     rows = frame.head(3).to_dict("records")
-    save_model(tmp_path / "m", saved.model, tokenizer=saved.tokenizer, task="ask", settings=saved.settings)
+    saved.save(tmp_path / "m")
     loaded = load_model(tmp_path / "m", task="ask")
-    assert ask.predict(loaded, rows) == ask.predict(saved, rows)
-    again, _ = ask.train(frame, base=loaded, config=TrainConfig(epochs=1, learning_rate=1e-9))
-    assert [row["prediction"] for row in ask.predict(again, rows)] == [row["prediction"] for row in ask.predict(saved, rows)]
+    assert QuestionGenerator.from_saved(loaded).predict_rows(rows) == saved.predict_rows(rows)
+    again, _ = train(frame, base=loaded, config=TrainConfig(epochs=1, learning_rate=1e-9))
+    assert [row["prediction"] for row in again.predict_rows(rows)] == [row["prediction"] for row in saved.predict_rows(rows)]
     rates = []
     for start in (base, loaded):
         config = TrainConfig(epochs=1, schedule="constant", warmup_share=0.0)
-        rates.append(ask.train(frame, base=start, config=config)[1]["learning_rate"].max())
-    assert rates == [ask.DEFAULT.learning_rate, ask.GOING_ON_RATE]
+        rates.append(train(frame, base=start, config=config)[1]["learning_rate"].max())
+    assert rates == [QuestionGenerator.default_config.learning_rate, CONTINUED_LEARNING_RATE]
+    given = dataclasses.replace(config, learning_rate=QuestionGenerator.default_config.learning_rate)
+    assert train(frame, base=loaded, config=given)[1]["learning_rate"].max() == given.learning_rate, "a rate that was given was replaced"
     with pytest.raises(ValueError, match="asks for an answer in a context, but the data has no answers"):
-        ask.train(frame.assign(answer=""), base=loaded)
+        train(frame.assign(answer=""), base=loaded)
     with pytest.raises(ValueError, match="a model for the task 'tag'"):
-        ask.train(frame, base=SavedModel(model=base.model, tokenizer=base.tokenizer, task="tag"))
+        train(frame, base=SavedModel(model=base.model, tokenizer=base.tokenizer, task="tag"))
 
 
 def test_without_any_answer_it_asks_of_the_whole_context(toy):
     _, base, frame = toy
-    saved, _ = ask.train(frame.assign(answer=""), base=base, config=TOY)
-    assert ask.predict(saved, [{"context": frame["context"][0]}])[0]["prediction"]
+    saved, _ = train(frame.assign(answer=""), base=base, config=TOY)
+    assert saved.predict_rows([{"context": frame["context"][0]}])[0]["prediction"]
     with pytest.raises(ValueError, match="has an answer, but this model asks of a context as a whole"):
-        ask.predict(saved, [{"context": CONTEXT, "answer": "Orr"}])
+        saved.predict_rows([{"context": CONTEXT, "answer": "Orr"}])
 
 
 def test_rows_that_cannot_be_asked_of_are_named(toy):
     saved, base, frame = toy
     with pytest.raises(ValueError, match=r"Row 1: 'The mill stands by the Orr\. In 1284 the '\.\.\. has no answer"):
-        ask.predict(saved, [{"context": CONTEXT}])
+        saved.predict_rows([{"context": CONTEXT}])
     with pytest.raises(ValueError, match="Row 1: the context is empty"):
-        ask.predict(saved, [{"context": " ", "answer": "x"}])
+        saved.predict_rows([{"context": " ", "answer": "x"}])
     with pytest.raises(ValueError, match="Row 1: the answer 'the sea' does not stand in its context"):
-        ask.predict(saved, [{"context": CONTEXT, "answer": "the sea", "answer_start": 4}])
-    assert ask.predict(saved, [{"context": CONTEXT, "answer": "12", "answer_start": "3"}])
+        saved.predict_rows([{"context": CONTEXT, "answer": "the sea", "answer_start": 4}])
+    assert saved.predict_rows([{"context": CONTEXT, "answer": "12", "answer_start": "3"}])
     some = frame.copy()
     some.loc[0, "answer"], some.loc[1, "answer"] = "", "a purple cow"
     with pytest.warns(UserWarning) as warned:
-        ask.train(some, base=base, config=TrainConfig(epochs=1))
+        train(some, base=base, config=TrainConfig(epochs=1))
     assert {message for each in warned if (message := str(each.message)).startswith("train")} == {
         "train: 1 row(s) without an answer were left out.",
         "train: 1 row(s) whose answer does not stand in the context were left out.",
     }
-    with pytest.warns(UserWarning, match="does not stand"), pytest.raises(ValueError, match="train has no question with a context"):
-        ask.train(frame.assign(answer="a purple cow"), base=base)
+    with pytest.raises(ValueError, match="train has no question with a context"):
+        train(frame.assign(answer="a purple cow"), base=base)
 
 
 # From files to questions
@@ -294,7 +302,11 @@ def test_the_public_writer_is_trained_measured_and_written(toy, tmp_path, monkey
     table = results.read_results("public")
     assert set(table["model"]) == {"slm-asker-en"} and set(table["metric"]) == {"bleu", "chrf"} and set(table["train_rows"]) == {16 + 12}
     saved = load_model(tmp_path / "model", task="ask")
-    assert ask.predict(saved, tales.head(2).to_dict("records"))[0]["prediction"] and set(saved.metrics) == {"bleu", "chrf"}
+    assert QuestionGenerator.from_saved(saved).predict_rows(tales.head(2).to_dict("records"))[0]["prediction"]
+    assert set(saved.metrics) == {
+        "bleu",
+        "chrf",
+    }
     assert "4 more questions on tales chose the" in (tmp_path / "model" / "card.md").read_text()
-    again, _ = ask.train(frame, base=saved, config=TrainConfig(epochs=1))
+    again, _ = train(frame, base=saved, config=TrainConfig(epochs=1))
     assert again.settings["answers"]

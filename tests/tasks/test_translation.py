@@ -10,8 +10,8 @@ from slm_helpers.generation.beam import beam_search, greedy_search
 from slm_helpers.generation.sequences import decode_sequences
 from slm_helpers.models.encoder_decoder import build_encoder_decoder, make_attention, make_decoder_step, make_encoder
 from slm_helpers.models.language_model import build_language_model
-from slm_helpers.models.saved import load_model, save_model
-from slm_helpers.tasks import translation as translate
+from slm_helpers.models.saved import save_model
+from slm_helpers.tasks.translation import Translator, encode_sources, target_languages
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.pairs import PairBatches, fit_pairs, pair_losses
@@ -53,7 +53,8 @@ def toy():
     frame = toy_pairs().assign(split="train")
     held_out = np.random.default_rng(0).permutation(len(frame) // 2)[:8]
     frame.loc[[*(2 * held_out), *(2 * held_out + 1)], "split"] = "valid"
-    saved, history = translate.train(frame, base=None, config=FAST, dropout=0.1, vocab_size=320, network=SMALL)
+    saved = Translator(config=FAST, dropout=0.1, vocab_size=320, network=SMALL).fit_frame(frame)
+    history = saved.history_
     return saved, frame, history
 
 
@@ -62,11 +63,11 @@ def folder(toy, tmp_path_factory):
     saved, *_ = toy
     return save_model(
         tmp_path_factory.mktemp("translate") / "model",
-        saved.model,
-        tokenizer=saved.tokenizer,
+        saved.saved_.model,
+        tokenizer=saved.saved_.tokenizer,
         task="translate",
-        labels=saved.labels,
-        settings=saved.settings,
+        labels=saved.saved_.labels,
+        settings=saved.saved_.settings,
     )
 
 
@@ -260,9 +261,9 @@ def test_a_run_that_was_cut_off_ends_with_the_weights_of_an_unbroken_one(tmp_pat
 
 def test_it_learns_sentences_it_has_not_seen_in_both_languages(toy):
     saved, frame, history = toy
-    scores = translate.evaluate(saved, frame[frame["split"] == "valid"])
+    scores = saved.evaluate_frame(frame[frame["split"] == "valid"])
     values = scores.metrics.set_index("metric")["value"]
-    assert saved.labels == ["de", "es"] and values["bleu"] > 60 and values["chrf"] > 60
+    assert saved.saved_.labels == ["de", "es"] and values["bleu"] > 60 and values["chrf"] > 60
     assert (scores.metrics["ci_low"] <= scores.metrics["value"]).all() and (scores.metrics["value"] <= scores.metrics["ci_high"]).all()
     table = scores.tables["languages"]
     assert set(table["target_language"]) == {"de", "es"} and (table["rows"] == 8).all()
@@ -271,57 +272,57 @@ def test_it_learns_sentences_it_has_not_seen_in_both_languages(toy):
 
 def test_the_token_of_the_language_decides(toy):
     saved, *_ = toy
-    spanish, german = (translate.translate(saved, ["the dog sees Ada."], to)[0]["prediction"] for to in ("es", "de"))
+    spanish, german = (saved.translate(["the dog sees Ada."], to)[0]["prediction"] for to in ("es", "de"))
     assert spanish.startswith("el perro") and german.startswith("der Hund")
-    ids = translate.encode_sources(saved, ["the dog", "the dog"], ["de", "es"])
-    assert [ids[0][0], ids[1][0]] == [saved.tokenizer.vocab_size, saved.tokenizer.vocab_size + 1]
+    ids = encode_sources(saved.saved_, ["the dog", "the dog"], ["de", "es"])
+    assert [ids[0][0], ids[1][0]] == [saved.saved_.tokenizer.vocab_size, saved.saved_.tokenizer.vocab_size + 1]
     assert ids[0][1:].tolist() == ids[1][1:].tolist() and ids[0][-1] == END
 
 
 def test_saved_and_loaded_it_translates_the_same(toy, folder):
     saved, frame, _ = toy
     texts = frame["source"].unique()[:6].tolist()
-    assert translate.translate(load_model(folder), texts, "es") == translate.translate(saved, texts, "es")
+    assert Translator.load(folder).translate(texts, "es") == saved.translate(texts, "es")
 
 
 def test_a_long_text_is_cut_into_sentences_and_an_endless_one_refused(toy):
     saved, *_ = toy
     sentence = "the cat likes the dog."
-    one = translate.translate(saved, [sentence], "es")[0]["prediction"]
-    many = translate.translate(saved, [" ".join(["The cat likes the dog."] * 60)], "es")[0]["prediction"]
+    one = saved.translate([sentence], "es")[0]["prediction"]
+    many = saved.translate([" ".join(["The cat likes the dog."] * 60)], "es")[0]["prediction"]
     assert one == "el gato quiere el perro." and len(many) > 40 * len(one) / 2
     with pytest.raises(ValueError, match=r"5,000 words .* at most 254 tokens"):
-        translate.translate(saved, [" ".join(["cat"] * 5000)], "es")
+        saved.translate([" ".join(["cat"] * 5000)], "es")
 
 
 def test_what_cannot_be_translated_is_refused(toy):
     saved, frame, _ = toy
     with pytest.raises(ValueError, match="empty"):
-        translate.translate(saved, ["  "], "es")
+        saved.translate(["  "], "es")
     with pytest.raises(ValueError, match="'it' is unknown to this model, which translates into de, es"):
-        translate.translate(saved, ["the cat"], "it")
+        saved.translate(["the cat"], "it")
     with pytest.raises(ValueError, match="has no target language"):
-        translate.translate(saved, ["the cat"])
+        saved.translate(["the cat"])
     with pytest.raises(ValueError, match="row 1 of train has no target_language"):
-        translate.check_rows(frame.assign(target_language=["", *frame["target_language"][1:]], split="train"))
+        target_languages(frame.assign(target_language=["", *frame["target_language"][1:]], split="train"))
     with pytest.raises(ValueError, match=r"valid, row \d+: the target language 'fr' never stands in train"):
-        translate.check_rows(frame.assign(target_language=np.where(frame["split"] == "valid", "fr", "es")))
+        target_languages(frame.assign(target_language=np.where(frame["split"] == "valid", "fr", "es")))
     with pytest.raises(ValueError, match="translates into de, es and the data into es"):
-        translate.train(toy_pairs(["es"]).assign(split="train"), base=saved)
+        Translator(saved).fit_frame(toy_pairs(["es"]).assign(split="train"))
     with pytest.raises(ValueError, match="No pair of train is left"):
         long = " ".join(["cat"] * 900)
-        translate.train(pd.DataFrame({"source": [long], "target": [long], "split": ["train"]}), base=None, vocab_size=300, network=SMALL)
+        Translator(vocab_size=300, network=SMALL).fit_frame(pd.DataFrame({"source": [long], "target": [long], "split": ["train"]}))
 
 
 def test_one_unnamed_language_needs_no_token():
     frame = toy_pairs(["es"]).drop(columns="target_language").assign(split="train")
     with pytest.warns(UserWarning, match="1 of 73 pairs"):
         rows = pd.concat([frame, pd.DataFrame({"source": ["x " * 400], "target": ["y"], "split": ["train"]})], ignore_index=True)
-        saved, _ = translate.train(rows, base=None, config=TrainConfig(epochs=1, batch_size=32), vocab_size=300, network=SMALL)
-    assert saved.labels == [] and saved.model.output_shape[-1] == saved.tokenizer.vocab_size
-    assert translate.predict(saved, [{"source": "the cat"}])[0].keys() == {"prediction", "confidence"}
+        saved = Translator(config=TrainConfig(epochs=1, batch_size=32), vocab_size=300, network=SMALL).fit_frame(rows)
+    assert saved.saved_.labels == [] and saved.saved_.model.output_shape[-1] == saved.saved_.tokenizer.vocab_size
+    assert saved.predict_rows([{"source": "the cat"}])[0].keys() == {"prediction", "confidence"}
     with pytest.raises(ValueError, match="trained without naming languages"):
-        translate.translate(saved, ["the cat"], "es")
+        saved.translate(["the cat"], "es")
 
 
 # Scores and baselines
