@@ -46,6 +46,8 @@ def file_format(path: str | Path) -> str:
     for ending in FORMATS:
         if name.endswith(ending):
             return ending
+    if Path(path).is_file() and re.search(r"(^|[/\\])[^./\\]+$|\.(dat|data|text|log)$", name):
+        return ".txt"  # many old sets have no ending
     advice = " A spreadsheet is read after it was saved as CSV (UTF-8)." if name.endswith(SPREADSHEETS) else ""
     raise ValueError(f"{path}: this kind of file is not known. Use one of {', '.join(FORMATS)} (also with .gz or .zip).{advice}")
 
@@ -163,19 +165,24 @@ def _rows(reading: Reading, ending: str) -> Iterator[Row]:
         return read_table(reading, tabs=ending != ".csv")
     if sum(line.startswith("__label__") for line in sample) > len(sample) / 2:
         return _read_fasttext(reading)
-    return read_table(reading, tabs=True) if _is_tabbed_table(reading, sample) else _read_txt(reading)
+    return read_table(reading, tabs="\t" in sample[0]) if _is_table(reading, sample) else _read_txt(reading)
 
 
-def _is_tabbed_table(reading: Reading, sample: list[str]) -> bool:
-    """Whether a .txt is a table with tabs: told so by header=False or by names in its first line that were asked for."""
-    if not looks_like_table(sample):
+def _is_table(reading: Reading, sample: list[str]) -> bool:
+    """Whether a .txt is a table: told so by header=False, or by a first line of names that were asked for or are those of a task."""
+    if reading.trusted or not sample:
         return False
-    names = {name.strip().lower() for name in first_cells(reading, tabs=True)}
-    known = {name.lower() for name in reading.columns.values()} or {"text", "label", "source", "target", "tokens", "question"}
-    if not reading.header or names & known:
+    if not reading.header:
         return True
-    if reading.task not in (None, "lm", "language_model"):
-        raise ValueError(f"{reading.path}:{header_advice(reading.ours, 'its lines hold tabs, but its first line names no known column.')}")
+    cells = first_cells(reading, tabs="\t" in sample[0])
+    names = {" ".join(name.lower().split()) for name in cells}
+    asked = {" ".join(str(name).lower().split()) for name in reading.columns.values()}
+    if len(cells) > 1 and (names & asked or {"text", "label"} <= names or {"source", "target"} <= names):
+        return True
+    if looks_like_table(sample) and reading.task not in (None, "lm", "language_model"):
+        raise ValueError(
+            f"{reading.path}:{header_advice(reading.ours, 'Its lines are those of a table, but the first one names no known column.')}"
+        )
     return False
 
 

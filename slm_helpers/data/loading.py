@@ -181,6 +181,7 @@ def _read_own(path: Path, options: _Options) -> tuple[list[dict[str, Any]], list
     skipped: list[dict[str, str]] = []
     repaired: list[dict[str, str]] = []
     wanted: dict[str, str] | None = None
+    dealt = True
     present: set[str] = set()
     first_error: ValueError | None = None
     num_bad = 0
@@ -190,6 +191,7 @@ def _read_own(path: Path, options: _Options) -> tuple[list[dict[str, Any]], list
             names = row.column_names()
             present = {*names, *row}
             wanted = _wanted_columns(path, names, options)
+            dealt = _names_splits(row, options)
         late = [
             name for name in (ALL_COLUMNS if options.task is None else task_columns(options.task)) if name in row and name not in present
         ]
@@ -211,7 +213,7 @@ def _read_own(path: Path, options: _Options) -> tuple[list[dict[str, Any]], list
             skipped.append(problem)
         else:
             repaired += [{"where": row.where, "column": name, "reason": reason} for name, reason in row.repairs if name in wanted.values()]
-            rows.append(clean | {"split": split_name(row), "where": row.where})
+            rows.append(clean | {"split": split_name(row) if dealt else None, "where": row.where})
         if first_error and num_bad > max(20, 0.5 * (len(rows) + len(skipped))):
             raise first_error
     if first_error and num_bad > _BAD_SHARE * (len(rows) + len(skipped)):
@@ -221,6 +223,16 @@ def _read_own(path: Path, options: _Options) -> tuple[list[dict[str, Any]], list
             f"{path}: no row is left: all {len(skipped)} lack a value, e.g. {skipped[0]['where']}, column {skipped[0]['column']!r}."
         )
     return rows, skipped, repaired, wanted
+
+
+def _names_splits(row: Row, options: _Options) -> bool:
+    """Whether a column called split, if there is one, says train, valid or test."""
+    try:
+        split_name(row)
+    except ValueError:
+        options.notes.append(f"the column 'split' holds other things ({row['split']!r}) and was not used")
+        return False
+    return True
 
 
 def _wanted_columns(path: Path, present: list[str], options: _Options) -> dict[str, str]:
@@ -330,8 +342,8 @@ def _report_left_out(frame: pd.DataFrame, skipped: list[dict], repaired: list[di
     if repaired:
         frame.attrs["repaired"] = repaired
         options.notes.append(
-            f"control characters were removed from {len(repaired)} cells (first: {repaired[0]['where']}, "
-            f"column {repaired[0]['column']!r}). repaired_rows(frame) lists them."
+            f"{len(repaired)} cells were repaired (first: {repaired[0]['where']}, column {repaired[0]['column']!r}: "
+            f"{repaired[0]['reason']}). repaired_rows(frame) lists them."
         )
 
 

@@ -1,15 +1,16 @@
 """Read .csv and .tsv tables as people have them: any usual separator, with or without quotes, header and row numbers."""
 
-import contextlib
 import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 from slm_helpers.data.decoding import MAX_LINE_CHARS, read_lines
 from slm_helpers.data.rows import Reading, Row
+from slm_helpers.data.schema import ALL_COLUMNS
 
 _DELIMITERS = ",;\t|"
 _NO_DELIMITER = "\x1f"  # for tables of one column
@@ -22,20 +23,51 @@ class _Layout:
     """How the cells of a table stand in its lines."""
 
     delimiter: str
-    quoted: bool
+    quote: str = '"'  # "" for a table without quotes
+    escape: str | None = None  # what stands before a quote that is part of a quoted cell, where quotes are not doubled
     skip: int = 0  # lines before the header
 
-    def reader(self, lines: Iterable[str]) -> "csv._reader":
+    def reader(self, lines: Iterable[str], *, strict: bool = True) -> "csv._reader":
         """Return a csv reader over lines without their ends."""
-        options = {"strict": True, "skipinitialspace": self.delimiter != "\t"} if self.quoted else {"quoting": csv.QUOTE_NONE}
+        options: dict[str, Any] = {"quoting": csv.QUOTE_NONE}
+        if self.quote:
+            options = {"quotechar": self.quote, "escapechar": self.escape, "strict": strict, "skipinitialspace": self.delimiter != "\t"}
         return csv.reader((f"{line}\n" for line in lines), delimiter=self.delimiter, **options)
 
     def rows_of(self, lines: Iterable[str]) -> list[list[str]]:
         """Return the rows of some lines up to the first broken one, empty lines left out."""
-        rows = []
-        with contextlib.suppress(csv.Error):
-            rows.extend(cells for cells in self.reader(lines) if cells)
-        return rows
+        return self._parse(lines)[0]
+
+    def evenness(self, sample: list[str]) -> float:
+        """Return which share of some lines are rows as wide as most; a row that is broken counts with all after it."""
+        rows, good = self._parse(sample[self.skip :])
+        widths = Counter(map(len, rows))
+        return good * widths.most_common(1)[0][1] / len(rows) if rows else 0.0
+
+    def _parse(self, lines: Iterable[str]) -> tuple[list[list[str]], float]:
+        """Return rows, and the share of lines before the first broken one."""
+        rows, lines = [], list(lines)
+        reader = self.reader(lines)
+        try:
+            rows.extend(cells for cells in reader if cells)
+        except csv.Error as error:
+            if "end of data" not in str(error):  # the sample may end within a cell
+                return rows, reader.line_num / len(lines)
+        return rows, 1.0
+
+
+class _Remembered:
+    """An iterator over lines that knows the last one."""
+
+    def __init__(self, lines: Iterable[str]):
+        self.lines, self.last = iter(lines), ""
+
+    def __iter__(self) -> "_Remembered":
+        return self
+
+    def __next__(self) -> str:
+        self.last = next(self.lines)
+        return self.last
 
 
 def read_table(reading: Reading, *, tabs: bool = False) -> Iterator[Row]:
@@ -54,16 +86,15 @@ def read_table(reading: Reading, *, tabs: bool = False) -> Iterator[Row]:
     if reading.header and not "".join(sample[layout.skip : layout.skip + 1]).strip():
         raise ValueError(f"{reading.at(layout.skip + 1)}: the header line is empty. Put the column names there.")
     usual_width = Counter(len(cells) for cells in sampled[1:]).most_common(1)
-    reader = layout.reader(lines)
-    numbered = _numbered_rows(reading, reader, layout.skip)
+    numbered = _numbered_rows(reading, layout, lines)
     header: list[str] = []
     if reading.header:
-        line, header = next(numbered)
+        line, header, _ = next(numbered)
         names = _names(reading, line, header, width=usual_width[0][0] if usual_width else 0, sampled=sampled[1:])
     else:
         names = [str(number) for number in range(1, Counter(map(len, sampled)).most_common(1)[0][0] + 1)] if sampled else []
     decimal_comma = layout.delimiter == ";"
-    for line, cells in numbered:
+    for line, cells, repair in numbered:
         where = reading.at(line)
         if not isinstance(cells, str) and reading.header and cells == header and not reading.trusted:
             cells = "the header stands here again"  # tables that were put together
@@ -72,19 +103,25 @@ def read_table(reading: Reading, *, tabs: bool = False) -> Iterator[Row]:
             continue
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()
-        problem = _width_problem(names, len(cells), layout.quoted)
+        problem = _width_problem(names, len(cells), bool(layout.quote))
         if problem and reading.strict:
             raise ValueError(f"{where}: {problem}")
         named = {name: cell for name, cell in zip(names, cells, strict=False) if name}
         if len(cells) < len(names):
             named |= dict.fromkeys((name for name in names[len(cells) :] if name), "")
-        yield Row(named, where=where, problem=problem, broken=len(cells) > len(names), decimal_comma=decimal_comma)
+        row = Row(named, where=where, problem=problem, broken=len(cells) > len(names), decimal_comma=decimal_comma)
+        row.repairs = [(max(named, key=lambda name: len(named[name])), repair)] if repair and named else []
+        yield row
 
 
 def looks_like_table(sample: list[str]) -> bool:
-    """Whether nearly all of some lines hold a tab, as in text files that are tables."""
+    """Whether nearly all of some lines hold a tab, or the same number of another separator but commas, which texts have too."""
     filled = [line for line in sample if line.strip()]
-    return bool(filled) and sum("\t" in line for line in filled) >= 0.95 * len(filled)
+    if len(filled) < 2:
+        return False
+    return sum("\t" in line for line in filled) >= 0.95 * len(filled) or any(
+        filled[0].count(sign) and all(line.count(sign) == filled[0].count(sign) for line in filled) for sign in ";|"
+    )
 
 
 def looks_like_data(cells: list[str]) -> bool:
@@ -137,27 +174,29 @@ def looks_like_attempt_triples(sample: list[str]) -> bool:
 def _layout(sample: list[str], *, tabs: bool, trusted: bool) -> _Layout:
     """Return the layout under which a sample is a table with the most even rows."""
     if trusted and tabs:
-        return _Layout("\t", quoted=False)
-    skip = 0
+        return _Layout("\t", quote="")
     marked = re.fullmatch(r'"?sep=(.)"?', sample[0].strip("\ufeff ")) if sample else None
     if marked:  # spreadsheets write and read such a line
-        return _Layout(marked[1], quoted=True, skip=1)
-    if tabs:
-        return _Layout("\t", quoted=_has_quotes(sample))
-    candidates = [_Layout(delimiter, quoted=True) for delimiter in _DELIMITERS]
+        return _Layout(marked[1], skip=1)
+    if tabs and sample and "\t" in sample[0]:
+        return _Layout("\t", quote='"' if _has_quotes(sample) else "")
     scored = []
-    for layout in candidates:
+    for delimiter in _DELIMITERS:
+        layout = _Layout(delimiter)
         rows = layout.rows_of(sample)
         width = len(rows[0]) if rows else 0
-        even = sum(len(cells) == width or abs(len(cells) - width) == 1 for cells in rows) / len(rows) if rows else 0
-        scored.append((width > 1, round(even, 1), width, layout))
-    best = max(scored, key=lambda entry: entry[:3])
-    if not best[0]:
-        rows = best[3].rows_of(sample)
-        if rows and rows[1:] and all(len(cells) == 2 and cells[0].strip().isdigit() for cells in rows[1:]):
-            return best[3]  # one name, and row numbers without one
-        return _Layout(_NO_DELIMITER, quoted=True, skip=skip)
-    return best[3]
+        usual = Counter(map(len, rows[1:])).most_common(1)[0][0] if rows[1:] else width
+        # Rows may be wider by row numbers without a name, or end in a separator.
+        scored.append((width > 1, usual in (width, width + 1), round(layout.evenness(sample), 1), width, layout))
+    best: _Layout = max(scored, key=lambda entry: entry[:4])[-1]
+    rows = best.rows_of(sample)
+    if rows and len(rows[0]) == 1:
+        numbered = rows[1:] and all(len(cells) == 2 and cells[0].strip().isdigit() for cells in rows[1:])
+        return best if numbered else _Layout(_NO_DELIMITER)
+    if rows and all(re.fullmatch("'.*'", cell) for cell in rows[0]):
+        return replace(best, quote="'")
+    escaped = replace(best, escape="\\")
+    return escaped if any('\\"' in line for line in sample) and escaped.evenness(sample) > best.evenness(sample) else best
 
 
 def _has_quotes(sample: list[str]) -> bool:
@@ -168,16 +207,18 @@ def _has_quotes(sample: list[str]) -> bool:
         return False
     if not all(re.fullmatch(r'"(?:[^"]|"")*"', cell, re.DOTALL) for cell in opened):
         # A cell over several lines looks broken here, but then only quotes give even rows.
-        quoted = _Layout("\t", quoted=True).rows_of(sample)
+        quoted = _Layout("\t").rows_of(sample)
         return len({len(cells) for cells in rows}) > 1 and len(quoted) > 1 and len({len(cells) for cells in quoted}) == 1
     always = any(all(len(cells) > i and cells[i].startswith('"') for cells in rows[1:]) for i in range(len(rows[0])))
     return always or any('""' in cell[1:-1] for cell in opened)
 
 
-def _numbered_rows(reading: Reading, reader: "csv._reader", start: int) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the line in which each row begins, and its cells, or what is wrong where quotes are broken."""
+def _numbered_rows(reading: Reading, layout: _Layout, lines: Iterator[str]) -> Iterator[tuple[int, list[str] | str, str]]:
+    """Yield the line in which each row begins, its cells (or what is wrong where quotes are broken), and how it was repaired."""
+    remembered = _Remembered(lines)
+    reader = layout.reader(remembered)
     while True:
-        line = start + reader.line_num + 1
+        line = layout.skip + reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
@@ -186,19 +227,30 @@ def _numbered_rows(reading: Reading, reader: "csv._reader", start: int) -> Itera
             problem = (
                 f'broken quotes ({error}). Inside a quoted cell a quote is written twice (""), and each opening quote needs a closing one.'
             )
-            lost = start + reader.line_num - line
-            if reading.strict or reading.trusted or line == start + 1 or lost > _MAX_LINES_LOST or "end of data" in str(error):
+            lost = layout.skip + reader.line_num - line
+            first = line == layout.skip + 1
+            if reading.strict or reading.trusted or first or lost > _MAX_LINES_LOST or "end of data" in str(error):
                 raise ValueError(f"{reading.at(line)}: {problem}") from error
-            yield line, problem + (f" The {lost} lines after it are lost with it." if lost else "")
+            if lost:
+                yield line, f"{problem} The {lost} lines after it are lost with it.", ""
+                continue
+            yield line, next(layout.reader([remembered.last], strict=False)), "a stray quote was left out"
             continue
         if cells:  # an empty line between rows is harmless
-            yield line, cells
+            yield line, cells, ""
 
 
 def _names(reading: Reading, line: int, header: list[str], *, width: int, sampled: list[list[str]]) -> list[str]:
     """Return the names of the columns; "" for those that are left out."""
     names = [" ".join(name.split()) for name in header]
     twice = sorted({name for name in names if name and names.count(name) > 1})
+    needed = {*reading.columns.values(), *ALL_COLUMNS}
+    if twice and not looks_like_data(header) and not set(twice) & needed:
+        seen: Counter[str] = Counter()
+        for number, name in enumerate(names):
+            seen[name] += 1
+            names[number] = f"{name} ({seen[name]})" if seen[name] > 1 else name
+        twice = []
     if twice:
         hint = no_header_hint(header, reading.ours) or " Give each column its own name."
         raise ValueError(f"{reading.at(line)}: the column name {twice[0]!r} stands there twice.{hint}")
@@ -222,6 +274,6 @@ def _width_problem(names: list[str], num_cells: int, quoted: bool) -> str:
 
 def first_cells(reading: Reading, *, tabs: bool) -> list[str]:
     """Return the cells of a table's first line."""
-    sample = list(chain(islice(read_lines(reading.path, reading.encoding), 20)))
+    sample = list(islice(read_lines(reading.path, reading.encoding), _SAMPLE_ROWS))
     rows = _layout(sample, tabs=tabs, trusted=False).rows_of(sample)
     return rows[0] if rows else []

@@ -110,8 +110,12 @@ def test_header_in_the_midst_of_rows_is_no_row(write):
 def test_rows_go_on_after_one_with_broken_quotes(write):
     path = write("my.csv", 'text,label\na,1\n"so" good,2\nb,3\n')
     rows = list(read_rows(path))
+    assert [dict(row) for row in rows[1:]] == [{"text": "so good", "label": "2"}, {"text": "b", "label": "3"}]
+    assert [row.repairs for row in rows] == [[], [("text", "a stray quote was left out")], []]
+    path = write("two.csv", 'text,label\na,1\n"so\ngood" it was,2\nb,3\n')
+    rows = list(read_rows(path))
     assert [row.broken for row in rows] == [False, True, False]
-    assert "written twice" in rows[1].problem and dict(rows[2]) == {"text": "b", "label": "3"}
+    assert "written twice" in rows[1].problem and "The 1 lines after it are lost" in rows[1].problem
 
 
 def test_quote_that_would_take_many_lines_with_it_stops_the_file(write):
@@ -138,3 +142,26 @@ def test_three_lines_a_learner_are_attempts(write):
     assert notes == ["three lines a learner (number, skills, answers) were read as one row an attempt"]
     with pytest.raises(ValueError, match=r"line 4: 3 attempts are announced, but 2 skills and 2 answers follow"):
         read(write("cut.csv", "3\n4,7,4\n0,1,1\n3\n9,4\n1,0\n"))
+
+
+def test_backslashes_before_quotes_and_single_quotes(write):
+    rows, _ = read(write("a.csv", '"text","label"\n"He said \\"no, no\\" twice","1"\n"plain","2"\n'))
+    assert rows == [{"text": 'He said "no, no" twice', "label": "1"}, {"text": "plain", "label": "2"}]
+    rows, _ = read(write("b.csv", "'text','label'\n'so, so','1'\n'it''s','2'\n"))
+    assert rows == [{"text": "so, so", "label": "1"}, {"text": "it's", "label": "2"}]
+    rows, _ = read(write("c.csv", 'path,label\n"C:\\dir\\",1\n'))
+    assert rows == [{"path": "C:\\dir\\", "label": "1"}]  # a backslash at the end of a cell is no escape
+
+
+@pytest.mark.parametrize("separator", ["\t", ";", "|", ","])
+@pytest.mark.parametrize("name", ["my.txt", "my", "my.data"])
+def test_text_files_may_be_tables(write, name, separator):
+    path = write(name, separator.join(["Text", "Label"]) + "\n" + "".join(separator.join([f"so good {i}", "1"]) + "\n" for i in range(3)))
+    assert read(path)[0][0] == {"Text": "so good 0", "Label": "1"}
+    assert read(path, header=False)[0][1] == {"1": "so good 0", "2": "1"}
+    assert read(write("prose.txt", "one; two\nthree; four\n"))[0] == [{"text": "one; two"}, {"text": "three; four"}]
+
+
+def test_other_columns_may_stand_there_twice(write):
+    rows, _ = read(write("my.csv", "text,note,note,label\na,x,y,1\n"))
+    assert rows == [{"text": "a", "note": "x", "note (2)": "y", "label": "1"}]
