@@ -156,6 +156,9 @@ def _share_of(data: bytes, encoding: str, script: str) -> float:
 def _encoding_advice(path: Path, tried: str) -> str:
     with open_binary(path) as file:
         data = file.read(1 << 24)
+    broken = data.decode("utf-8", errors="replace").count("\ufffd")
+    if tried.removesuffix("-sig") in ("utf-8", "utf8") and broken < 0.05 * len(re.findall(rb"[\xc2-\xf4][\x80-\xbf]", data)):
+        return f"All but {broken:,} of its characters are UTF-8, so it mixes encodings: write this line anew."
     if tried.removesuffix("-sig") not in ("utf-8", "utf8") and _decodes(data, "utf-8"):
         names = ["utf-8"]
     else:

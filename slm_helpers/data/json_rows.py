@@ -1,12 +1,15 @@
 """Read rows from JSON lines and from the usual forms of a whole JSON file."""
 
 import json
+import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from slm_helpers.data.decoding import open_text, read_lines
 from slm_helpers.data.rows import Reading, Row
 
+_SPACE = re.compile(r"[\s,]*")
 _MAX_CHARS = 1 << 28  # of a file that has to be read as a whole
 
 
@@ -21,6 +24,9 @@ def read_jsonl(reading: Reading) -> Iterator[Row]:
         try:
             value = parse_json(line)
         except ValueError as error:
+            if number == 1 and line.strip() == "{":  # objects over several lines
+                yield from read_json(reading)
+                return
             raise ValueError(f"{reading.at(number)}: not a JSON object ({error}). Each line holds one object.") from error
         if number == 1 and isinstance(value, list) and value and isinstance(value[0], dict):
             yield from read_json(reading)
@@ -35,6 +41,10 @@ def read_json(reading: Reading) -> Iterator[Row]:
 
     A file that holds one object a line is read as JSON lines.
     """
+    first = list(islice(read_lines(reading.path, reading.encoding), 2))
+    if len(first) > 1 and _is_an_object(first[0]):
+        yield from read_jsonl(reading)
+        return
     with open_text(reading.path, reading.encoding) as file:
         text = file.read(_MAX_CHARS + 1)
     if len(text) > _MAX_CHARS:
@@ -46,10 +56,9 @@ def read_json(reading: Reading) -> Iterator[Row]:
     try:
         value = parse_json(text)
     except ValueError as error:
-        if "Extra data" in str(error) and text.lstrip().startswith("{"):
-            yield from read_jsonl(reading)
-            return
-        raise ValueError(f"{reading.path}: not JSON ({error}).") from error
+        value = _many_objects(text)
+        if not value:
+            raise ValueError(f"{reading.path}: not JSON ({error}).") from error
     for number, row in enumerate(_rows_within(reading, value), 1):
         where = f"{reading.path}, row {number}"
         if not isinstance(row, dict):
@@ -76,6 +85,26 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deep") from error
 
 
+def _is_an_object(line: str) -> bool:
+    try:
+        return isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
+
+
+def _many_objects(text: str) -> list[Any]:
+    """Return JSON values that stand one after the other, each over as many lines as it likes; none if that is not all there is."""
+    decoder, values, position = json.JSONDecoder(), [], _SPACE.match(text).end()
+    try:
+        while position < len(text):
+            value, position = decoder.raw_decode(text, position)
+            values.append(value)
+            position = _SPACE.match(text, position).end()
+    except (ValueError, RecursionError):
+        return []
+    return values
+
+
 def _rows_within(reading: Reading, value: Any) -> list[Any]:
     """Return the list of rows that a JSON value holds."""
     if isinstance(value, list):
@@ -88,7 +117,9 @@ def _rows_within(reading: Reading, value: Any) -> list[Any]:
             return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]  # columns of cells
         if value and all(isinstance(inner, dict) for inner in value.values()):  # pandas writes {column: {row: cell}}
             keys = list(next(iter(value.values())))
-            if all(list(inner) == keys for inner in value.values()):
+            if keys and all(list(inner) == keys for inner in value.values()):
+                if not all(key.isdigit() for key in keys):
+                    return list(value.values())  # or {row: {column: cell}}
                 return [{name: cells[key] for name, cells in value.items()} for key in keys]
         objects = [inner for inner in lists.values() if inner and all(isinstance(each, dict) for each in inner)]
         if len(objects) == 1:

@@ -15,6 +15,7 @@ from slm_helpers.data.schema import ALL_COLUMNS
 _DELIMITERS = ",;\t|"
 _NO_DELIMITER = "\x1f"  # for tables of one column
 _SAMPLE_ROWS = 200
+_MAX_PREAMBLE = 10
 _MAX_LINES_LOST = 20  # that one stray quote may take with it
 
 
@@ -78,7 +79,9 @@ def read_table(reading: Reading, *, tabs: bool = False) -> Iterator[Row]:
     """
     csv.field_size_limit(MAX_LINE_CHARS + 1)  # cells over several lines are bounded too; `read_rows` refuses shorter ones with their place
     sample = list(islice(read_lines(reading.path, reading.encoding), _SAMPLE_ROWS))
-    layout = _layout(sample, tabs=tabs, trusted=reading.trusted)
+    preamble = 0 if reading.trusted or not reading.header else _preamble(sample, reading)
+    layout = _layout(sample[preamble:], tabs=tabs, trusted=reading.trusted)
+    layout = replace(layout, skip=layout.skip + preamble)
     lines = read_lines(reading.path, reading.encoding)
     for _ in range(layout.skip):
         next(lines)
@@ -169,6 +172,20 @@ def looks_like_attempt_triples(sample: list[str]) -> bool:
     if len(first) < 3 or len(first[0]) != 1 or not first[0][0].isdigit():
         return False
     return len(first[1]) == len(first[2]) == int(first[0][0]) and set(first[2]) <= {"0", "1"}
+
+
+def _preamble(sample: list[str], reading: Reading) -> int:
+    """Return how many lines (a title, remarks) stand before a header that has all the names that were asked for."""
+    names = [name for name in reading.columns.values() if not name.isdigit()] or (["text", "label"] if reading.task == "classify" else [])
+    needed = {" ".join(name.lower().split()) for name in names}
+    for number, line in enumerate(sample[:_MAX_PREAMBLE] if needed else []):
+        for delimiter in _DELIMITERS:
+            cells = next(iter(_Layout(delimiter).rows_of([line])), [])
+            if needed <= {" ".join(cell.lower().split()) for cell in cells}:
+                if number:
+                    reading.note(f"{number} line(s) before the header were left out")
+                return number
+    return 0
 
 
 def _layout(sample: list[str], *, tabs: bool, trusted: bool) -> _Layout:

@@ -88,3 +88,11 @@ def test_zip_archives_that_hold_no_one_table(write, tmp_path):
 
 def test_marks_are_known_by_their_first_bytes():
     assert codecs.BOM_UTF32_LE.startswith(codecs.BOM_UTF16_LE), "so the longer one has to be looked for first"
+
+
+def test_one_odd_byte_in_utf8_is_told_as_such(write):
+    path = write("my.csv", ("text\n" + "Grüße\n" * 50).encode() + b"odd \xff byte\n")
+    with pytest.raises(
+        ValueError, match=r"line 52: the bytes are not utf-8 text.*All but 1 of its characters are UTF-8.*write this line anew"
+    ):
+        list(read_lines(path))

@@ -25,8 +25,10 @@ def read(path):
         TABLE.to_json(orient="split"),
         TABLE.to_json(orient="records", lines=True),
         json.dumps(TABLE.to_dict("list")),
+        TABLE.to_json(orient="index"),
+        "\n".join(json.dumps(row, indent=1) for row in ROWS),
     ],
-    ids=["list", "indented", "under a key", "pandas", "pandas split", "lines", "columns"],
+    ids=["list", "indented", "under a key", "pandas", "pandas split", "lines", "columns", "pandas index", "objects over lines"],
 )
 def test_usual_forms_of_json_give_the_same_rows(write, content):
     assert read(write("my.json", content)) == ROWS
@@ -114,3 +116,9 @@ def test_squad_file_gives_one_row_a_question(write):
     with pytest.warns(UserWarning, match="from 'answers'"):
         frame = load_dataset(write("my.json", json.dumps(content)), split="train", task="answer")
     assert frame[COLUMNS].to_numpy().tolist() == EXPECTED
+
+
+def test_objects_over_several_lines_under_the_name_of_json_lines(write):
+    assert read(write("my.jsonl", "\n".join(json.dumps(row, indent=1) for row in ROWS))) == ROWS
+    with pytest.raises(ValueError, match=r"my\.jsonl: not JSON"):
+        read(write("my.jsonl", '{\n"text": 1,\n}\n'))

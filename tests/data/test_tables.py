@@ -165,3 +165,12 @@ def test_text_files_may_be_tables(write, name, separator):
 def test_other_columns_may_stand_there_twice(write):
     rows, _ = read(write("my.csv", "text,note,note,label\na,x,y,1\n"))
     assert rows == [{"text": "a", "note": "x", "note (2)": "y", "label": "1"}]
+
+
+@pytest.mark.parametrize("before", ["# exported by hand\n# in May\n", "Report; of May, June\n\n", "\n"])
+def test_lines_before_the_header_are_left_out_where_its_names_are_known(write, before):
+    path = write("my.csv", f'{before}text,label\nso good,1\n"a, b; c",2\n')
+    rows, notes = read(path, task="classify")
+    assert rows == ROWS and notes == [f"{before.count(chr(10))} line(s) before the header were left out"]
+    first = next(read_rows(path, columns={"text": "Text"}, notes=[]))
+    assert first.where == f"{path}, line {before.count(chr(10)) + 2}"
