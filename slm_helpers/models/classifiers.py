@@ -3,7 +3,7 @@
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.language_model import CELLS
-from slm_helpers.models.layers import HashedLinear, TextPooling
+from slm_helpers.models.layers import FLOAT32, HashedLinear, TextPooling
 from slm_helpers.models.registry import backbone_config, builder, load_backbone_weights
 from slm_helpers.models.word_reading import bidirectional
 
@@ -68,14 +68,16 @@ def build_text_classifier(
         layer = CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}")
         layer.unrolled = False  # texts come in many lengths
         x = layer(x)
-    x = TextPooling(name="pooling")([x, token_ids])
-    x = keras.layers.Dropout(dropout, name="pooling_dropout")(x)
-    logits = keras.layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
+    x = TextPooling(dtype=FLOAT32, name="pooling")([x, token_ids])
+    x = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_dropout")(x)
+    logits = keras.layers.Dense(int(num_classes), dtype=FLOAT32, name="logits")(x)
     if not num_buckets:
         return keras.Model(token_ids, logits, name=f"{cell}_text_classifier")
     ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
-    scores = HashedLinear(int(num_buckets), int(num_classes), trainable=False, dtype="float32", name="ngram_scores")(ngrams)
-    return keras.Model([token_ids, ngrams], keras.layers.Add(name="logits_sum")([logits, scores]), name=f"{cell}_text_classifier")
+    scores = HashedLinear(int(num_buckets), int(num_classes), trainable=False, dtype=FLOAT32, name="ngram_scores")(ngrams)
+    return keras.Model(
+        [token_ids, ngrams], keras.layers.Add(dtype=FLOAT32, name="logits_sum")([logits, scores]), name=f"{cell}_text_classifier"
+    )
 
 
 def classifier_from_base(base: keras.Model, *, num_classes: int, dropout: float = 0.2) -> keras.Model:
@@ -126,6 +128,6 @@ def build_keyword_spotter(*, num_classes: int, num_bands: int = 40, units: int =
     x = keras.layers.Dense(int(units), activation="relu", name="band_projection")(x)
     x = keras.layers.Dropout(dropout / 4, name="band_projection_dropout")(x)
     x = bidirectional(x, real, int(units))
-    x = keras.layers.Dropout(dropout, name="pooling_dropout")(TextPooling(name="pooling")([x, real]))
-    logits = keras.layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
+    x = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_dropout")(TextPooling(dtype=FLOAT32, name="pooling")([x, real]))
+    logits = keras.layers.Dense(int(num_classes), dtype=FLOAT32, name="logits")(x)
     return keras.Model([frames, real], logits, name="gru_keyword_spotter")

@@ -9,7 +9,7 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import CELLS, CellStep, any_length, recurrent_layers
-from slm_helpers.models.layers import LastState, PointerGenerator, ReverseSequence, SourceAttention
+from slm_helpers.models.layers import FLOAT32, LastState, PointerGenerator, ReverseSequence, SourceAttention
 from slm_helpers.models.registry import builder
 
 _SELDOM_COPIES = -1.0  # gate of a copying decoder before it has learned: one token in four
@@ -168,7 +168,7 @@ def build_pointer_generator(
     features = keras.layers.Dropout(dropout, name="features")(keras.layers.Add(name="features_and_context")([features, added]))
     seen = keras.layers.Concatenate(name="state_context_token")([y, read, written])
     gate = keras.layers.Dense(1, bias_initializer=keras.initializers.Constant(_SELDOM_COPIES), name="gate")(seen)
-    scores = PointerGenerator(dtype="float32", name="pointer_generator")([embedding(features, reverse=True), shares, gate, source_ids])
+    scores = PointerGenerator(dtype=FLOAT32, name="pointer_generator")([embedding(features, reverse=True), shares, gate, source_ids])
     return keras.Model([source_ids, target_ids], scores, name=f"{cell}_pointer_generator")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU, FastLSTM
-from slm_helpers.models.layers import AddPositions, CausalBlock
+from slm_helpers.models.layers import FLOAT32, AddPositions, CausalBlock
 from slm_helpers.models.registry import builder
 
 import numpy as np
@@ -79,7 +79,7 @@ def build_language_model(
         layers.append(CELLS[cell](units, return_sequences=True, return_state=True, name=f"{cell}_{i}"))
         layers.append(keras.layers.Dropout(dropout, name=f"{cell}_{i}_dropout"))
     if not tie_embeddings:
-        layers.append(keras.layers.Dense(vocab_size, dtype="float32", name="logits"))
+        layers.append(keras.layers.Dense(vocab_size, dtype=FLOAT32, name="logits"))
     elif units != embedding_dim:
         layers.append(keras.layers.Dense(embedding_dim, use_bias=False, name="projection"))
     token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")

@@ -1,19 +1,14 @@
-"""The two parts of a language model that take nearly all the time of a training step, with gradients of their own; pooling; words.
-
-Keras' recurrent layers on TensorFlow add up the gradient of the recurrent weights from one small matrix product a time step.
-`FastGRU` and `FastLSTM` keep the gradients at the gates of every step and make one large product of them at the end. Their loop
-over time is laid out in full where all windows have one length, and what lies between two products of a step is compiled into
-one pass over the numbers: a step of training is a sixth faster than with a loop (GRU), but each length is compiled anew, for
-seconds. Where lengths vary, one loop serves them all. `mean_cross_entropy` scores the vocabulary for some hundred tokens at a
-time, so that the scores stay in the processor's cache and are never held for the whole batch. The mathematics is unchanged; on
-other backends all of them are plain Keras.
-"""
+"""Layers of Keras operations, for any backend: pooling, words of a sentence, hashed n-grams, attention, copying."""
 
 from typing import Any
 
 from slm_helpers._backend import keras
 
 ops = keras.ops
+
+
+# Of layers that compute in float32 whatever the precision of a training step: heads, and what sums up many numbers.
+FLOAT32 = keras.DTypePolicy("float32")
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")

@@ -5,6 +5,7 @@ from slm_helpers._checks import check_choice, check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import CELLS, any_length
 from slm_helpers.models.layers import (
+    FLOAT32,
     AlignedQuestionAttention,
     LastSubwordPooling,
     ReverseSequence,
@@ -100,15 +101,21 @@ def build_span_extractor(
     back = ReverseSequence(name="backward_states")([back, passage_ends])
     x = keras.layers.Concatenate(name="context")([x, onwards, back])
     x = keras.layers.Dropout(dropout, name="context_dropout")(x)
-    wanted = TextPooling(name="pooling_question")([question_words, question_ends])
-    wanted = keras.layers.Dropout(dropout, name="pooling_question_dropout")(wanted)
+    wanted = TextPooling(dtype=FLOAT32, name="pooling_question")([question_words, question_ends])
+    wanted = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_question_dropout")(wanted)
     # A word is scored by itself and by what it has in common with the question.
-    gates = keras.layers.Dense(3 * size, name="logits_question")(wanted)
-    common = keras.layers.Multiply(name="logits_common")([x, keras.layers.Reshape((1, 3 * size), name="logits_gates")(gates)])
-    scores = keras.layers.Dense(2, name="logits_span")(keras.layers.Concatenate(name="logits_words")([x, common]))
-    whole = TextPooling(name="pooling_passage")([x, passage_ends])
-    none = keras.layers.Dense(2, name="logits_no_answer")(keras.layers.Concatenate(name="logits_whole")([whole, wanted]))
-    logits = SpanLogits(dtype="float32", name="logits")([scores, none, passage_ends])
+    gates = keras.layers.Dense(3 * size, dtype=FLOAT32, name="logits_question")(wanted)
+    common = keras.layers.Multiply(dtype=FLOAT32, name="logits_common")(
+        [x, keras.layers.Reshape((1, 3 * size), dtype=FLOAT32, name="logits_gates")(gates)]
+    )
+    scores = keras.layers.Dense(2, dtype=FLOAT32, name="logits_span")(
+        keras.layers.Concatenate(dtype=FLOAT32, name="logits_words")([x, common])
+    )
+    whole = TextPooling(dtype=FLOAT32, name="pooling_passage")([x, passage_ends])
+    none = keras.layers.Dense(2, dtype=FLOAT32, name="logits_no_answer")(
+        keras.layers.Concatenate(dtype=FLOAT32, name="logits_whole")([whole, wanted])
+    )
+    logits = SpanLogits(dtype=FLOAT32, name="logits")([scores, none, passage_ends])
     return keras.Model([question, question_ends, passage, passage_ends, features], logits, name=f"{cell}_span_extractor")
 
 

@@ -6,6 +6,7 @@ See `slm_helpers.models.saved` for what a builder returns.
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive
 from slm_helpers.models.layers import (
+    FLOAT32,
     HashedLinear,
     IntentSlotLogits,
     TextPooling,
@@ -76,12 +77,12 @@ def build_tagger(
     sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
     inputs, _, x = encode_words(vocab_size, cell=cell, dropout=dropout, word_dropout=word_dropout, **sizes)
     x = keras.layers.Dropout(dropout, name="context_dropout")(x)
-    logits = keras.layers.Dense(int(num_tags), dtype="float32", name="logits")(x)
+    logits = keras.layers.Dense(int(num_tags), dtype=FLOAT32, name="logits")(x)
     if not num_buckets:
         return keras.Model(inputs, logits, name=f"{cell}_tagger")
     features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
-    scores = HashedLinear(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
-    logits = keras.layers.Add(name="logits_sum")([logits, scores])
+    scores = HashedLinear(int(num_buckets), int(num_tags), trainable=False, dtype=FLOAT32, name="ngram_scores")(features)
+    logits = keras.layers.Add(dtype=FLOAT32, name="logits_sum")([logits, scores])
     return keras.Model([*inputs, features], logits, name=f"{cell}_tagger")
 
 
@@ -148,21 +149,24 @@ def build_intent_slot_model(
     inputs, states, x = encode_words(vocab_size, cell=cell, dropout=dropout, word_dropout=word_dropout, **sizes)
     word_ends = inputs[1]
     tags = keras.layers.Dropout(dropout, name="context_dropout")(x)
-    tags = keras.layers.Dense(int(num_tags), dtype="float32", name="logits_tags")(tags)
-    pooled = [TextPooling(name="pooling_tokens")([states, inputs[0]]), TextPooling(name="pooling_words")([x, word_ends])]
-    pooled = keras.layers.Dropout(dropout, name="pooling_dropout")(keras.layers.Concatenate(name="pooling")(pooled))
-    intent = keras.layers.Dense(int(num_intents), dtype="float32", name="logits_intent")(pooled)
+    tags = keras.layers.Dense(int(num_tags), dtype=FLOAT32, name="logits_tags")(tags)
+    pooled = [
+        TextPooling(dtype=FLOAT32, name="pooling_tokens")([states, inputs[0]]),
+        TextPooling(dtype=FLOAT32, name="pooling_words")([x, word_ends]),
+    ]
+    pooled = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_dropout")(
+        keras.layers.Concatenate(dtype=FLOAT32, name="pooling")(pooled)
+    )
+    intent = keras.layers.Dense(int(num_intents), dtype=FLOAT32, name="logits_intent")(pooled)
     if num_buckets:
         features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
-        scores = HashedLinear(int(num_buckets), int(num_tags), trainable=False, dtype="float32", name="ngram_scores")(features)
-        tags = keras.layers.Add(name="logits_tags_sum")([tags, scores])
+        scores = HashedLinear(int(num_buckets), int(num_tags), trainable=False, dtype=FLOAT32, name="ngram_scores")(features)
+        tags = keras.layers.Add(dtype=FLOAT32, name="logits_tags_sum")([tags, scores])
         inputs.append(features)
     if num_intent_buckets:
         ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
-        scores = HashedLinear(int(num_intent_buckets), int(num_intents), trainable=False, dtype="float32", name="intent_ngram_scores")(
-            ngrams
-        )
-        intent = keras.layers.Add(name="logits_intent_sum")([intent, scores])
+        scores = HashedLinear(int(num_intent_buckets), int(num_intents), trainable=False, dtype=FLOAT32, name="intent_ngram_scores")(ngrams)
+        intent = keras.layers.Add(dtype=FLOAT32, name="logits_intent_sum")([intent, scores])
         inputs.append(ngrams)
-    logits = IntentSlotLogits(dtype="float32", name="logits")([tags, intent, word_ends])
+    logits = IntentSlotLogits(dtype=FLOAT32, name="logits")([tags, intent, word_ends])
     return keras.Model(inputs, logits, name=f"{cell}_intent_slot_model")

@@ -4,6 +4,7 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import any_length
+from slm_helpers.models.layers import FLOAT32
 from slm_helpers.models.registry import builder
 
 
@@ -62,5 +63,5 @@ def build_knowledge_tracer(
     x = keras.layers.Concatenate(name="joined")([keras.layers.Dropout(dropout, name="gru_0_dropout")(x), asked, counted])
     x = keras.layers.Dense(int(head_units), activation="relu", name="merged")(x)
     x = keras.layers.Dropout(dropout, name="merged_dropout")(x)
-    logits = keras.layers.Dense(2, dtype="float32", name="logits")(x)
+    logits = keras.layers.Dense(2, dtype=FLOAT32, name="logits")(x)
     return keras.Model([answers, skills, features], logits, name="gru_knowledge_tracer")
