@@ -46,6 +46,7 @@ ROUNDS ?= 5
 
 bench: setup
 	$(PY) -m tests.benchmarks.training_speed --save --seed $(SEED) --rounds $(ROUNDS) $(if $(TORCH_PYTHON),--torch-python "$(TORCH_PYTHON)")
+	$(PY) -m tests.benchmarks.layer_speed --save --seed $(SEED)
 	$(PY) -m tests.benchmarks.generation_speed --save --seed $(SEED) --rounds $(ROUNDS) $(if $(MODEL),--model "$(MODEL)",--random)
 	$(PY) -m tests.benchmarks.prediction_speed --save --seed $(SEED)
 	$(PY) -m tests.benchmarks.time_to_quality --save --seed $(SEED) --seconds $(SECONDS) $(if $(TEXT),--text "$(TEXT)")

@@ -10,13 +10,23 @@ import time
 from pathlib import Path
 
 from slm_helpers.data.results import COLUMNS, read_results, write_results
-from tests.benchmarks import generation_speed, keras_training, prediction_speed, results, scaling, time_to_quality, training_speed
+from tests.benchmarks import (
+    generation_speed,
+    keras_training,
+    layer_speed,
+    prediction_speed,
+    results,
+    scaling,
+    time_to_quality,
+    training_speed,
+)
 
 import numpy as np
 import pytest
 
 SCRIPTS = {
-    module.__name__.rsplit(".", 1)[-1]: module for module in (training_speed, generation_speed, prediction_speed, time_to_quality, scaling)
+    module.__name__.rsplit(".", 1)[-1]: module
+    for module in (training_speed, layer_speed, generation_speed, prediction_speed, time_to_quality, scaling)
 }
 ROW = {"task": "scaling", "dataset": "d", "split": "", "model": "m", "metric": "seconds_per_1000_tokens", "value": 1.5, "seed": 1}
 ROW |= {"machine": "2 cores"}
@@ -67,6 +77,22 @@ def test_make_bench_runs_every_script_with_options_it_knows():
             [sys.executable, "-m", f"tests.benchmarks.{name}", "--help"], capture_output=True, text=True, check=True, cwd=results.REPO_DIR
         ).stdout
         assert all(option in known for option in re.findall(r"--[a-z-]+", line)), line
+
+
+# Layers and loss
+
+
+def test_layers_and_loss_are_compared_with_those_of_keras(capsys):
+    sizes = ["--vocab-size", "11", "--embedding-dim", "3", "--units", "4", "--batch-size", "2", "--window", "3", "--rounds", "2"]
+    sizes += ["--num-tokens", "5"]
+    found = run_json(layer_speed, [*sizes, "--cells", "gru"], capsys)
+    assert [(one["model"], one["metric"]) for one in found["results"]] == [
+        *((f"GRU, {name}", "cpu_milliseconds") for name in layer_speed.LAYERS["gru"]),
+        *((f"GRU, {name}", "times_as_fast_as_keras") for name in ("FastGRU, unrolled", "FastGRU, loop")),
+        *((f"loss of 5 tokens over 11, {name}", "cpu_milliseconds") for name in layer_speed.LOSSES),
+        ("loss of 5 tokens over 11, mean_cross_entropy", "times_as_fast_as_keras"),
+        *((f"loss of 5 tokens over 11, {name}", "peak_memory_mb") for name in layer_speed.LOSSES),
+    ]
 
 
 # Speed of prediction

@@ -17,13 +17,15 @@ from typing import Any, NoReturn
 
 REPO_DIR = Path(__file__).resolve().parents[2]
 TABLE = "benchmarks"  # its name in data/results
-TASKS = ("training_speed", "generation_speed", "prediction_speed", "time_to_quality", "scaling")
+TASKS = ("training_speed", "layer_speed", "generation_speed", "prediction_speed", "time_to_quality", "scaling")
 README_METRICS = {
     "gflop_per_second": "{} thousand million operations a second",
     "tokens_per_second": "{} tokens a second",
     "rows_per_second": "{} texts a second",
     "times_as_fast_as_pytorch": "{} times as fast as PyTorch",
     "times_as_fast": "{} times as fast",
+    "times_as_fast_as_keras": "{} times as fast as Keras",
+    "cpu_milliseconds": "{} ms of processor time",
     "share_of_peak": "{} of the processor's peak",
     "first_token_seconds": "{} s to the first token",
     "seconds_to_loaded_model": "{} s to the loaded model",
