@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from slm_helpers._processor import has_bfloat16
-
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
@@ -39,16 +37,13 @@ else:
         keras.ops.zeros(1) + 1  # the second note comes with the first computation
 
 
-__all__ = ["has_bfloat16", "keras"]
-
-
 def cached_on(model: keras.Model, key: Any, make: Callable[[], Any]) -> Any:
-    """Return what is kept with the model under `key`, made if need be: a network that has been compiled already, features of texts."""
-    if not hasattr(model, "_finetune_kept"):
-        object.__setattr__(model, "_finetune_kept", {})  # past Keras, which would count it among the model's layers
-    if key not in model._finetune_kept:
-        model._finetune_kept[key] = make()
-    return model._finetune_kept[key]
+    """Return what is cached on the model under `key`, made if need be: a network that has been compiled already, features of texts."""
+    if not hasattr(model, "_slm_cache"):
+        object.__setattr__(model, "_slm_cache", {})  # past Keras, which would count it among the model's layers
+    if key not in model._slm_cache:
+        model._slm_cache[key] = make()
+    return model._slm_cache[key]
 
 
 @contextmanager

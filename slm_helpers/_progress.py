@@ -8,7 +8,8 @@ import time
 class ProgressLine:
     """Show a line from the fifth second on, renewed once a second; nothing stays in a log or a saved notebook.
 
-    Set SLM_PROGRESS=off to silence it.
+    Set SLM_PROGRESS=off to silence it. tqdm would leave something: its bar for notebooks is a widget that stays in the saved file, and
+    without ipywidgets it writes to the error stream, which the file keeps too.
     """
 
     def __init__(self, *, after_seconds: float = 5.0):

@@ -28,7 +28,7 @@ from slm_helpers.models.registry import BUILDERS
 from slm_helpers.models.saved import load_pretrained, save_model
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
-from slm_helpers.training.loop import count_tokens_trained, evaluate_loss, fit_model
+from slm_helpers.training.streams import count_tokens_trained, evaluate_loss, fit_model
 
 import numpy as np
 import pandas as pd

@@ -13,7 +13,7 @@ from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks.base import Evaluation, starting_tokenizer
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.training.config import TrainConfig
-from slm_helpers.training.loop import fit_model
+from slm_helpers.training.streams import fit_model
 
 import numpy as np
 import pandas as pd

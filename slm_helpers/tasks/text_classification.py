@@ -161,7 +161,8 @@ class TextClassifier(ClassifierMixin, Task):
             model.set_weights(start)
         asked = self.config is not None or any(value is not None for value in (self.epochs, self.batch_size, self.learning_rate))
         if probe is None or valid is not None or asked:
-            history = fit_classifier(model, ids["train"], codes["train"], *(valid or (None, None)), config=config)
+            options = {"config": config, "callbacks": callbacks or (), "checkpoint_dir": checkpoint_dir}
+            history = fit_classifier(model, ids["train"], codes["train"], *(valid or (None, None)), **options)
         head_only = probe is not None and (probe_accuracy >= _accuracy(model, valid) if valid is not None else not asked)
         if head_only:
             model.set_weights(probe)

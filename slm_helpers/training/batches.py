@@ -1,7 +1,7 @@
 """Batches: windows of a stream, rows of examples, pairs of sequences."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from slm_helpers._backend import keras
@@ -45,32 +45,32 @@ class WindowBatches:
         """Return the number of batches in an epoch."""
         return self._num_windows // self.batch_size
 
-    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return inputs and targets of one batch, int32, shape (batch, window), and which windows go on: zeros, shape (batch,)."""
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
+        """Return inputs and targets of one batch, int32, shape (batch, window), weights (ones),
+        and the carry mask, shape (batch,): 0 for a window that starts from a zero state."""
         if epoch != self._epoch:
             self._starts = self._arrange(np.random.default_rng([self.seed, epoch]))
             self._epoch = epoch
         starts = self._starts[index * self.batch_size : (index + 1) * self.batch_size]
         windows = self.token_ids[starts[:, None] + np.arange(self.window + 1)].astype("int32")
-        return windows[:, :-1], windows[:, 1:], self._going_on(epoch, index)
+        return windows[:, :-1], windows[:, 1:], np.ones((len(starts), self.window), "float32"), self._carry_mask(epoch, index)
 
     def fingerprint(self) -> str:
-        """Return a short code of the stream, to notice that a checkpoint belongs to other data."""
-        sample = np.ascontiguousarray(self.token_ids[:: max(1, len(self.token_ids) // 10_000)], dtype="int64")
-        return f"{len(self.token_ids)}-{hashlib.sha256(sample.tobytes()).hexdigest()[:16]}"
+        """Return a short code of the stream."""
+        return fingerprint_of_stream(self.token_ids)
 
     def _arrange(self, rng: np.random.Generator) -> np.ndarray:
         """Return where the windows of an epoch start, in the order of their use."""
         return int(rng.integers(0, self.window)) + self.window * rng.permutation(self._num_windows)
 
-    def _going_on(self, epoch: int, index: int) -> np.ndarray:
+    def _carry_mask(self, epoch: int, index: int) -> np.ndarray:
         return np.zeros(self.batch_size, dtype="float32")
 
 
 class StreamBatches(WindowBatches):
     """Batches in which row i goes on where row i of the batch before ended, so that a recurrent state can be carried over.
 
-    The stream is cut into `batch_size` lanes read side by side, at a new offset each epoch. One window in sixteen is said to
+    The stream is cut into `batch_size` parallel streams read side by side, at a new offset each epoch. One window in sixteen is said to
     start anew: a model must also learn to begin from a zero state.
 
     Reference:
@@ -79,11 +79,11 @@ class StreamBatches(WindowBatches):
 
     def _arrange(self, rng: np.random.Generator) -> np.ndarray:
         offset = int(rng.integers(0, self.window))
-        lane = len(self) * self.window
-        lanes = offset + lane * rng.permutation(self.batch_size)
-        return (lanes[None] + self.window * np.arange(len(self))[:, None]).reshape(-1)
+        length = len(self) * self.window
+        streams = offset + length * rng.permutation(self.batch_size)
+        return (streams[None] + self.window * np.arange(len(self))[:, None]).reshape(-1)
 
-    def _going_on(self, epoch: int, index: int) -> np.ndarray:
+    def _carry_mask(self, epoch: int, index: int) -> np.ndarray:
         if index == 0:
             return np.zeros(self.batch_size, dtype="float32")
         return (np.random.default_rng([self.seed, epoch, index]).random(self.batch_size) >= 1 / 16).astype("float32")
@@ -110,8 +110,8 @@ class Examples:
         Args:
             inputs: What the network reads, in the order of its inputs: for each a list of arrays, one a row. They may differ in
                 length on their first axis and are padded on the right with 0; vectors of floats must have one length.
-            targets: One whole number a row, or one array of them: the place of the right answer among the scores; -1 does not count.
-            along: Name of the input whose first axis the targets run along, for networks that score each place of a row.
+            targets: One whole number a row, or one array of them: the position of the right answer among the logits; -1 does not count.
+            along: Name of the input whose first axis the targets run along, for networks that score each position of a row.
             weights: How much each row counts in the loss; all alike unless given.
             target_weights: How much each target of a row counts beside the row's others, arrays of the shape of the targets.
             lengths: By which rows are sorted into batches; that of the first input unless given.
@@ -129,7 +129,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def thinned(self, share: int) -> "Examples":
+    def subsample(self, share: int) -> "Examples":
         """Return every so many'th row."""
         kept = range(0, len(self), share)
         return Examples(
@@ -141,18 +141,10 @@ class Examples:
             lengths=self.lengths[kept],
         )
 
-    def batch_sizes(self, batch_size: int) -> tuple[int, int]:
-        """Return the rows of a batch and the number of batches, so that all batches are about equally full."""
-        num_batches = -(-len(self) // batch_size)
-        return -(-len(self) // num_batches), num_batches
-
-    def batches(self, batch_size: int, num_batches: int, rng: np.random.Generator) -> list[np.ndarray]:
-        """Return the rows of each batch of an epoch: drawn at random, but of like length, and in random order."""
-        order = rng.permutation(len(self))
-        pools = [order[i : i + _POOL * batch_size] for i in range(0, len(order), _POOL * batch_size)]
-        order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
-        batches = np.array_split(order, num_batches)
-        return [batches[i] for i in rng.permutation(num_batches)]
+    def fingerprint(self) -> str:
+        """Return a short code of all rows."""
+        columns = (*self.inputs.values(), self.targets, [self.weights], self.target_weights or [])
+        return hash_arrays(row for column in columns for row in column)
 
     def batch(self, picked: np.ndarray, batch_size: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Return inputs, targets and weights (of the shape of the targets) of some rows, filled up with rows of weight 0."""
@@ -166,9 +158,50 @@ class Examples:
         weights = np.pad(self.weights[picked], (0, batch_size - len(picked)))
         weights = weights.reshape(-1, *[1] * (targets.ndim - 1)) * (targets >= 0)
         if self.target_weights is not None:
-            for place, i in enumerate(picked):
-                weights[(place, *(slice(size) for size in self.target_weights[i].shape))] *= self.target_weights[i]
+            for row, i in enumerate(picked):
+                weights[(row, *(slice(size) for size in self.target_weights[i].shape))] *= self.target_weights[i]
         return inputs, np.maximum(targets, 0).astype("int32"), weights.astype("float32")
+
+
+class RowBatches:
+    """Batches of examples of like length; each epoch draws them anew."""
+
+    def __init__(self, examples: Examples, *, batch_size: int, seed: int = 42):
+        """Prepare the batches.
+
+        Args:
+            examples: The rows.
+            batch_size: Rows in one batch at most; a few less where all batches are about equally full then.
+            seed: Of the order.
+        """
+        self.examples, self.seed = examples, seed
+        self._num_batches = -(-len(examples) // batch_size)
+        self.batch_size = -(-len(examples) // self._num_batches)
+        self._epoch = -1
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self._num_batches
+
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, ...]:
+        """Return the inputs, targets and weights of one batch of an epoch."""
+        inputs, targets, weights = self.examples.batch(self.rows(epoch)[index], self.batch_size)
+        return (*inputs, targets, weights)
+
+    def rows(self, epoch: int) -> list[np.ndarray]:
+        """Return the rows of each batch of an epoch: drawn at random, but of like length, and in random order."""
+        if epoch != self._epoch:
+            rng, size = np.random.default_rng([self.seed, epoch]), _POOL * self.batch_size
+            order = rng.permutation(len(self.examples))
+            pools = [order[i : i + size] for i in range(0, len(order), size)]
+            order = np.concatenate([pool[np.argsort(self.examples.lengths[pool], kind="stable")] for pool in pools])
+            batches = np.array_split(order, self._num_batches)
+            self._rows, self._epoch = [batches[i] for i in rng.permutation(self._num_batches)], epoch
+        return self._rows
+
+    def fingerprint(self) -> str:
+        """Return a short code of all rows."""
+        return self.examples.fingerprint()
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, max_tokens: int = 256) -> list[np.ndarray]:
@@ -198,7 +231,22 @@ def pad_rows(rows: list[np.ndarray], num_rows: int, *, exact: bool = False) -> n
     # Few different lengths: JAX compiles each anew.
     multiple = 32 if keras.backend.backend() != "tensorflow" else 1 if exact else 8
     longest = -(-max(len(row) for row in rows) // multiple) * multiple
-    found = np.zeros((num_rows, longest, *rows[0].shape[1:]), dtype=kind)
-    for place, row in enumerate(rows):
-        found[place, : len(row)] = row
-    return found
+    padded = np.zeros((num_rows, longest, *rows[0].shape[1:]), dtype=kind)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return padded
+
+
+def fingerprint_of_stream(token_ids: np.ndarray) -> str:
+    """Return a short code of a stream, whatever type its numbers are stored in and however large it is."""
+    pieces = (token_ids[start : start + 1_000_000].astype("int32") for start in range(0, len(token_ids), 1_000_000))
+    return f"{len(token_ids)}-{hash_arrays(pieces)}"
+
+
+def hash_arrays(arrays: Iterable[Any]) -> str:
+    """Return a short code of the shapes, types and values of arrays."""
+    code = hashlib.sha256()
+    for array in map(np.ascontiguousarray, arrays):
+        code.update(f"{array.dtype}{array.shape}".encode())
+        code.update(array.tobytes())
+    return code.hexdigest()[:16]

@@ -1,8 +1,9 @@
 """Train the network of a text classifier: all its layers, or the head alone on what the layers below make of each text."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from slm_helpers._backend import cached_on, keras
 from slm_helpers.training.batches import Examples
@@ -61,7 +62,8 @@ def fit_classifier(
     valid_labels: Sequence[int] | None = None,
     *,
     config: TrainConfig,
-    on_step: Callable[[int, float], None] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint_dir: str | Path | None = None,
 ) -> pd.DataFrame:
     """Train a text classifier by `fit_examples`; the model's weights are changed in place.
 
@@ -74,7 +76,8 @@ def fit_classifier(
         valid_ids: The same of the validation split.
         valid_labels: The same.
         config: All settings.
-        on_step: Called after each step with its number, from 1, and its loss.
+        callbacks: Keras callbacks.
+        checkpoint_dir: Folder for the checkpoint file, from which a run that was cut off goes on.
 
     Returns:
         History as `fit_examples` returns it.
@@ -88,8 +91,9 @@ def fit_classifier(
     if set(layer_names(model)[:-1]) <= set(config.frozen):
         head = _head(model)
         train, valid = (_on_features(model, part) for part in (train, valid))
-        return fit_examples(head, train, valid, config=replace(config, frozen=()), on_step=on_step)
-    return fit_examples(model, train, valid, config=config, on_step=on_step)
+        config = replace(config, frozen=())
+        return fit_examples(head, train, valid, config=config, callbacks=callbacks, checkpoint_dir=checkpoint_dir)
+    return fit_examples(model, train, valid, config=config, callbacks=callbacks, checkpoint_dir=checkpoint_dir)
 
 
 def predict_probs(model: keras.Model, token_ids: Sequence[np.ndarray], *, batch_size: int = 128) -> np.ndarray:

@@ -45,6 +45,7 @@ class TrainConfig:
     max_seconds: float = 0.0  # stop (and finish the schedule) after this time; 0: no limit. Such a run is not repeatable.
     carry_state: bool | None = None  # streams: each window starts from the state at the end of the one before, see StreamBatches
     precision: str | None = None  # one of PRECISIONS, of the large products; auto: what is faster on this machine
+    ema_decay: float = 0.0  # of a running average of the weights, which is what is evaluated and kept; 0: none (e.g. 0.999)
     seed: int = 42  # of order and dropout
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class TrainConfig:
         choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "class_weight": ("balanced",)}
         for name, names in choices.items():
             check_choice(names, **{name: given.get(name, names[0])})
-        check_share(**{name: given.get(name, 0.0) for name in ("weight_decay", "label_smoothing")})
+        check_share(**{name: given.get(name, 0.0) for name in ("weight_decay", "label_smoothing", "ema_decay")})
         for name in ("learning_rate", "max_gradient_norm", "layer_decay", "decay_share"):
             if not given.get(name, 1.0) > 0:
                 raise ValueError(f"{name} is {given[name]}, but must be above 0, e.g. {name}=0.001.")
@@ -101,6 +102,14 @@ STREAM_DEFAULTS = TrainConfig(
 ROW_DEFAULTS = TrainConfig(
     epochs=6, batch_size=32, learning_rate=1e-3, schedule="linear", warmup_share=0.1, precision="auto"
 ).with_defaults(STREAM_DEFAULTS)  # fmt: skip
+
+
+def check_unused(config: TrainConfig, function: str, *names: str) -> None:
+    """Raise ValueError for the first of these settings that is given: `function` would not follow it."""
+    for name in names:
+        value, neutral = getattr(config, name), 1.0 if name == "layer_decay" else 0
+        if value not in (None, neutral, ()):
+            raise ValueError(f"{name} is {value!r}, but {function} has no such setting. Leave it out.")
 
 
 def warmup_steps_of(config: TrainConfig, num_steps: int) -> int:

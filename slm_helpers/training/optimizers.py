@@ -1,9 +1,10 @@
-"""Optimisers: SGD, Adam, Muon by blocks, Adam with a rate per layer."""
+"""Optimisers: SGD, Adam, Muon for each gate, Adam with a rate for each layer."""
 
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers._processor import has_bfloat16
+from slm_helpers._processor import faster_precision
+from slm_helpers.models.layers import FLOAT32, CausalBlock
 from slm_helpers.training.config import TrainConfig
 
 import numpy as np
@@ -11,32 +12,76 @@ import numpy as np
 ops = keras.ops
 
 
-def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
-    """Return the optimiser that `config` names."""
-    rate, norm = float(config.learning_rate), float(config.max_gradient_norm)  # Keras refuses whole numbers
-    decay = float(config.weight_decay)
+def make_optimizer(config: TrainConfig, model: keras.Model) -> keras.optimizers.Optimizer:
+    """Return the optimiser that `config` names, for the weights of `model`."""
+    rate, decay = float(config.learning_rate), float(config.weight_decay)  # Keras refuses whole numbers
+    shared = {"global_clipnorm": float(config.max_gradient_norm)} | averaging(config)
     return {
-        "sgd": lambda: keras.optimizers.SGD(rate, global_clipnorm=norm),
-        "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=norm),
-        "adam": lambda: keras.optimizers.Adam(rate, global_clipnorm=norm),
-        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=decay, global_clipnorm=norm),
-        "muon": lambda: BlockMuon(rate, name="muon", weight_decay=decay, adam_weight_decay=decay, global_clipnorm=norm),
+        "sgd": lambda: keras.optimizers.SGD(rate, **shared),
+        "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **shared),
+        "adam": lambda: keras.optimizers.Adam(rate, **shared),
+        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=decay, **shared),
+        "muon": lambda: BlockMuon(rate, num_blocks(model), name="muon", weight_decay=decay, adam_weight_decay=decay, **shared),
     }[config.optimizer]()
 
 
-class BlockMuon(keras.optimizers.Muon):
-    """Muon (Jordan et al. 2024) that treats each gate of a recurrent layer as a matrix of its own."""
+def averaging(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of a Keras optimiser that keep a running average of the weights, if `config` asks for one."""
+    return {"use_ema": True, "ema_momentum": config.ema_decay} if config.ema_decay else {}
 
-    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+
+def num_blocks(model: keras.Model) -> dict[str, int]:
+    """Return by path the matrices that map features to features, and how many gates stand side by side in each.
+
+    Embeddings, output layers, biases and norms are not among them.
+
+    Example:
+        >>> from slm_helpers.models.language_model import build_language_model
+        >>> num_blocks(build_language_model(9, cell="gru", embedding_dim=4, units=4))
+        {'gru_0/gru_cell/kernel': 3, 'gru_0/gru_cell/recurrent_kernel': 3}
+    """
+    blocks: dict[str, int] = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.RNN):
+            gates = 3 if isinstance(layer, keras.layers.GRU) else 4 if isinstance(layer, keras.layers.LSTM) else 1
+            blocks |= {layer.cell.kernel.path: gates, layer.cell.recurrent_kernel.path: gates}
+        elif isinstance(layer, CausalBlock):
+            blocks |= {weight.path: 3 if name == "qkv" else 1 for name, weight in layer.products.items()}
+        elif isinstance(layer, keras.layers.Dense) and layer.dtype_policy is not FLOAT32:
+            blocks[layer.kernel.path] = 1
+    return blocks
+
+
+class BlockMuon(keras.optimizers.Muon):
+    """Muon (Jordan et al. 2024) that treats each gate of a recurrent layer as a matrix of its own, and leaves all else to AdamW."""
+
+    def __init__(self, learning_rate: float, blocks: dict[str, int], **kwargs: Any):
+        """Take the paths of the matrices, and the number of gates in each, from `num_blocks`."""
+        super().__init__(learning_rate, **kwargs)
+        self.blocks = blocks
+        self.product_dtype = faster_precision()  # here, since nothing can be measured while a step is traced
+
+    def build(self, variables: list) -> None:
+        """Note the gates of each variable."""
+        super().build(variables)
+        self.blocks_of = [self.blocks.get(variable.path, 0) for variable in variables]
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        return variable.path not in self.blocks
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable."""
+        index = self._get_variable_index(variable)
+        if not self.blocks_of[index]:
+            return super().update_step(gradient, variable, learning_rate)
+        m, num = self.momentums[index], self.blocks_of[index]
         self.assign_add(m, gradient + m * (self.momentum - 1))
         rows, columns = variable.shape
-        blocks = next((gates for cell, gates in (("gru", 3), ("lstm", 4), ("qkv", 3)) if cell in m.path), 1)
-        g = ops.transpose(ops.reshape(gradient + self.momentum * m, (rows, blocks, columns // blocks)), (1, 0, 2))
+        g = ops.transpose(ops.reshape(gradient + self.momentum * m, (rows, num, columns // num)), (1, 0, 2))
         g = g / (ops.norm(g, axis=(-2, -1), keepdims=True) + 1e-7)
-        g = ops.cast(g, "bfloat16") if has_bfloat16() else g
-        update = ops.cast(self.zeropower_via_newtonschulz5(g, self.ns_steps), "float32")
+        update = ops.cast(self.zeropower_via_newtonschulz5(ops.cast(g, self.product_dtype), self.ns_steps), "float32")
         update = ops.reshape(ops.transpose(update, (1, 0, 2)), (rows, columns))
-        self.assign_sub(variable, lr * update * (max(rows, columns // blocks) ** 0.5 * self.rms_rate))
+        self.assign_sub(variable, learning_rate * update * (max(rows, columns // num) ** 0.5 * self.rms_rate))
 
 
 class LayerAdam(keras.optimizers.Adam):
@@ -46,8 +91,8 @@ class LayerAdam(keras.optimizers.Adam):
     without a new compilation. Frozen weights keep their running means, but do not count in the norm that is clipped.
     """
 
-    def __init__(self, max_gradient_norm: float):
-        super().__init__(1e-3, name="layer_adam")
+    def __init__(self, max_gradient_norm: float, **kwargs: Any):
+        super().__init__(1e-3, name="layer_adam", **kwargs)
         self.max_gradient_norm = max_gradient_norm
 
     def build(self, variables: list) -> None:

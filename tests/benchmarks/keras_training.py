@@ -3,7 +3,6 @@
 Settings and answers are those of torch_training.py.
 """
 
-import contextlib
 import json
 import sys
 import time
@@ -11,17 +10,35 @@ import time
 from slm_helpers._backend import keras
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.training.config import TrainConfig
-from slm_helpers.training.loop import fit_model
+from slm_helpers.training.streams import fit_model
 
 import numpy as np
 
 
-class _Done(Exception):
-    """Stdin has ended: `fit_model` has no other way to be stopped at a step."""
+class Rounds(keras.callbacks.Callback):
+    """Answer each line of stdin with the seconds of a round of steps; everything between two steps counts, making the batches too."""
+
+    def __init__(self, settings: dict):
+        super().__init__()
+        self.settings, self.done, self.started = settings, 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Close a round and wait for the next."""
+        self.done += 1
+        trained = self.done - self.settings["warm_up_steps"]
+        if trained < 0 or trained % self.settings["steps"]:
+            return
+        if trained == 0:
+            version = f"slm_helpers (Keras {keras.__version__}, {keras.backend.backend()})"
+            print(json.dumps({"version": version, "num_parameters": self.model.count_params()}), flush=True)
+        else:
+            print(json.dumps({"seconds": time.perf_counter() - self.started}), flush=True)
+        self.model.stop_training = not sys.stdin.readline()
+        self.started = time.perf_counter()
 
 
 def train(settings: dict) -> None:
-    """Train on random tokens; everything between two steps counts, making the batches too."""
+    """Train on random tokens until stdin ends."""
     keras.utils.set_random_seed(settings["seed"])
     sizes = {name: settings[name] for name in ("cell", "embedding_dim", "units")}
     model = build_language_model(settings["vocab_size"], **sizes)
@@ -34,24 +51,7 @@ def train(settings: dict) -> None:
     )
     rng = np.random.default_rng(settings["seed"])
     token_ids = rng.integers(3, settings["vocab_size"], settings["num_tokens"]).astype("uint16")
-    started = 0.0
-
-    def on_step(step: int, loss: float) -> None:
-        nonlocal started
-        trained = step - settings["warm_up_steps"]
-        if trained < 0 or trained % settings["steps"]:
-            return
-        if trained == 0:
-            version = f"slm_helpers (Keras {keras.__version__}, {keras.backend.backend()})"
-            print(json.dumps({"version": version, "num_parameters": model.count_params()}), flush=True)
-        else:
-            print(json.dumps({"seconds": time.perf_counter() - started}), flush=True)
-        if not sys.stdin.readline():
-            raise _Done
-        started = time.perf_counter()
-
-    with contextlib.suppress(_Done):
-        fit_model(model, token_ids, config=config, on_step=on_step)
+    fit_model(model, token_ids, config=config, callbacks=[Rounds(settings)])
 
 
 def measure_peak(settings: dict) -> None:

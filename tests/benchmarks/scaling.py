@@ -59,7 +59,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     from slm_helpers._backend import keras
     from slm_helpers.models.language_model import build_language_model
     from slm_helpers.training.config import TrainConfig
-    from slm_helpers.training.loop import fit_model
+    from slm_helpers.training.streams import fit_model
 
     path = write_tokens(settings)
     keras.utils.set_random_seed(settings["seed"])

@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     from slm_helpers._backend import keras
     from slm_helpers.models.language_model import build_language_model
     from slm_helpers.training.config import TrainConfig
-    from slm_helpers.training.loop import count_tokens_trained, evaluate_loss, fit_model
+    from slm_helpers.training.streams import count_tokens_trained, evaluate_loss, fit_model
 
     train_ids, valid_ids, vocab_size = split_characters(text)
     keras.utils.set_random_seed(options.seed)

@@ -240,14 +240,18 @@ def test_a_run_that_was_cut_off_ends_with_the_weights_of_an_unbroken_one(tmp_pat
     config = TrainConfig(epochs=3, batch_size=12, learning_rate=0.01, precision="float32", seed=5)
     options = {"config": config, "start_id": END, "checkpoint_steps": 4}
 
-    def stop(step, loss):
-        if step == 9:
-            raise RuntimeError
+    class Stop(keras.callbacks.Callback):
+        num_steps = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.num_steps += 1
+            if self.num_steps == 9:
+                raise RuntimeError
 
     models = [new_network(dropout=0.2) for _ in range(3)]
     whole = fit_pairs(models[0], train, valid, **options)
     with pytest.raises(RuntimeError):
-        fit_pairs(models[1], train, valid, checkpoint_dir=tmp_path, on_step=stop, **options)
+        fit_pairs(models[1], train, valid, checkpoint_dir=tmp_path, callbacks=[Stop()], **options)
     resumed = fit_pairs(models[2], train, valid, checkpoint_dir=tmp_path, **options)
     np.testing.assert_allclose(resumed["loss_nats"], whole["loss_nats"], rtol=1e-4)
     for one, other in zip(models[0].get_weights(), models[2].get_weights(), strict=True):

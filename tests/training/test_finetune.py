@@ -1,5 +1,6 @@
 """Fine-tuning a classifier: batches, layer-wise rates, freezing, what the base gives, and what goes wrong clearly."""
 
+import itertools
 import signal
 
 from slm_helpers.models.classifiers import build_text_classifier
@@ -8,8 +9,8 @@ from slm_helpers.models.saved import load_model, save_model
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.tasks.text_classification import classifier_from_base, fit_classifier, fit_head, predict_probs
 from slm_helpers.text.tokenizers import train_char_tokenizer
-from slm_helpers.training import finetune
-from slm_helpers.training.batches import encode_texts
+from slm_helpers.training import finetune, loop
+from slm_helpers.training.batches import RowBatches, encode_texts
 from slm_helpers.training.config import ROW_DEFAULTS, TrainConfig
 from slm_helpers.training.finetune import HISTORY_COLUMNS, layer_names
 
@@ -71,15 +72,18 @@ def test_a_text_becomes_its_tokens_after_an_end_and_loses_its_middle_where_it_is
 def test_an_epoch_uses_every_text_once_in_batches_of_even_size_and_like_length():
     texts = [np.full(n, 3, "int32") for n in np.random.default_rng(0).integers(1, 60, 100)]
     rows = classify._rows(new_classifier(), texts, np.arange(100) % 2, name="train")
-    batch_size, num_batches = rows.batch_sizes(32)
-    assert (batch_size, num_batches) == (25, 4)
-    batches = rows.batches(batch_size, num_batches, np.random.default_rng(1))
-    assert sorted(np.concatenate(batches)) == list(range(100))
-    assert [len(b) for b in batches] == [25] * 4
-    spread = np.mean([np.ptp(rows.lengths[b]) for b in batches])
+    batches = RowBatches(rows, batch_size=32, seed=1)
+    assert (batches.batch_size, len(batches)) == (25, 4)
+    assert sorted(np.concatenate(batches.rows(0))) == list(range(100))
+    assert [len(picked) for picked in batches.rows(0)] == [25] * 4
+    spread = np.mean([np.ptp(rows.lengths[picked]) for picked in batches.rows(0)])
     assert spread < 0.5 * np.ptp(rows.lengths)
-    again = rows.batches(batch_size, num_batches, np.random.default_rng(2))
-    assert not all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+    first, second = batches.rows(0), batches.rows(1)
+    assert not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    again = RowBatches(rows, batch_size=32, seed=1)  # as after a restart: the second epoch without the first
+    assert all(np.array_equal(a, b) for a, b in zip(again.rows(1), second, strict=True))
+    for ours, theirs in zip(batches.batch(1, 2), again.batch(1, 2), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_batch_is_padded_on_the_right_and_filled_up_with_rows_that_do_not_count():
@@ -100,9 +104,11 @@ def test_rows_of_weight_zero_change_neither_loss_nor_update():
     texts, labels = toy_task(4)
     for size in (4, 7):
         model = new_classifier()
-        trainer = finetune._trainer_of(model, FAST.with_defaults(ROW_DEFAULTS))
+        compiled = finetune.RowStep(model, FAST.with_defaults(ROW_DEFAULTS))
+        compiled.optimizer.learning_rate = 0.01
         rows = classify._rows(model, texts, labels, name="train")
-        losses.append(trainer.step(0.01, *rows.batch(np.arange(4), size)))
+        inputs, targets, weights_of_rows = rows.batch(np.arange(4), size)
+        losses.append(compiled.train(*inputs, targets, weights_of_rows))
         weights.append(model.get_weights())
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     for ours, theirs in zip(*weights, strict=True):
@@ -132,15 +138,16 @@ def test_it_learns_a_task_that_can_be_learned():
 
 def test_the_learning_rate_climbs_and_falls():
     model, rates = new_classifier(), []
-    trainer_rate = finetune._Trainer.step
 
-    def note(self, rate, *batch):
-        rates.append(rate)
-        return trainer_rate(self, rate, *batch)
+    def note(batch, logs):
+        rates.append(float(model._slm_cache[finetune.step_key(settings().with_defaults(ROW_DEFAULTS))].optimizer.learning_rate))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune._Trainer, "step", note)
-        fit_classifier(model, *toy_task(40), config=settings(epochs=4, warmup_share=0.25))
+    fit_classifier(
+        model,
+        *toy_task(40),
+        config=settings(epochs=4, warmup_share=0.25),
+        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=note)],
+    )
     assert len(rates) == 20
     assert np.argmax(rates) == 4  # a quarter of 20 steps
     assert (np.diff(rates[5:]) < 0).all() and rates[-1] < 0.1 * max(rates)
@@ -199,10 +206,12 @@ def test_bfloat16_computes_roughly_and_keeps_float32_weights():
     assert losses[0] != losses[1]
 
 
-def test_max_seconds_ends_the_run():
-    history = fit_classifier(new_classifier(), *toy_task(40), config=settings(epochs=10_000, max_seconds=1.5))
-    assert 1 <= history["step"].max() < 10_000 * 5
-    assert history["learning_rate"].iloc[-1] < 0.5 * 0.02  # the schedule came to its end too
+def test_max_seconds_ends_the_run(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: 0.1 * next(ticks))
+    history = fit_classifier(new_classifier(), *toy_task(40), config=settings(epochs=10_000, max_seconds=1.15))
+    assert history["step"].tolist() == [5, 10, 12]
+    assert history["learning_rate"].iloc[-1] < 0.1 * 0.02  # the schedule came to its end too
 
 
 def test_of_a_valid_part_whose_scores_do_not_fit_every_so_many_row_is_looked_at(monkeypatch):
@@ -212,28 +221,30 @@ def test_of_a_valid_part_whose_scores_do_not_fit_every_so_many_row_is_looked_at(
     )
     places = sum(len(ids) for ids in texts)
     losses = []
-    for most, valid in ((1 << 28, rows), (places * VOCAB_SIZE // 3, rows), (1 << 28, rows.thinned(3))):
-        monkeypatch.setattr(finetune, "_MOST_SCORES", most)
+    for most, valid in ((1 << 28, rows), (places * VOCAB_SIZE // 3, rows), (1 << 28, rows.subsample(3))):
+        monkeypatch.setattr(finetune, "_MAX_LOGITS", most)
         keras.utils.set_random_seed(3)
         model = build_language_model(VOCAB_SIZE, cell="gru", embedding_dim=6, units=8, num_layers=1)
         history = finetune.fit_examples(model, rows, valid, config=settings(epochs=1))
         losses.append(history.set_index("split").loc["valid", "loss_nats"])
-    assert len(rows.thinned(3)) == 10 and rows.thinned(3).targets[1] is rows.targets[3]
+    assert len(rows.subsample(3)) == 10 and rows.subsample(3).targets[1] is rows.targets[3]
     assert losses[1] == losses[2] != losses[0]
 
 
 def test_ctrl_c_stops_after_the_step():
     model, steps = new_classifier(), []
 
-    def press(step, loss):
-        steps.append(step)
-        if step == 3:
+    def press(batch, logs):
+        steps.append(batch)
+        if batch == 2:
             signal.raise_signal(signal.SIGINT)
 
     before = model.get_weights()
     with pytest.raises(KeyboardInterrupt):
-        fit_classifier(model, *toy_task(40), config=settings(epochs=5), on_step=press)
-    assert steps == [1, 2, 3]
+        fit_classifier(
+            model, *toy_task(40), config=settings(epochs=5), callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=press)]
+        )
+    assert steps == [0, 1, 2]
     assert min(changes(model, before).values()) > 0
 
 
@@ -264,7 +275,7 @@ def test_reading_a_frozen_body_once_gives_what_reading_it_each_time_gives():
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     np.testing.assert_allclose(short["loss_nats"], long["loss_nats"], atol=1e-5)
     np.testing.assert_allclose(short["accuracy"], long["accuracy"])
-    assert "head" in once._finetune_kept and "head" not in each_time._finetune_kept
+    assert "head" in once._slm_cache and "head" not in each_time._slm_cache
 
 
 def test_gradual_unfreezing_thaws_one_layer_after_the_other():
