@@ -1,6 +1,13 @@
 """The folders of the checkout. An installed wheel holds the code alone: `check_checkout` says so where data is asked for."""
 
+import os
 from pathlib import Path
+
+
+def is_quick() -> bool:
+    """Return whether the environment asks for notebooks in their quick sizes (SLM_QUICK=1)."""
+    return os.environ.get("SLM_QUICK", "") not in ("", "0")
+
 
 REPO_DIR = Path(__file__).resolve().parents[1]
 NOTEBOOKS_DIR = REPO_DIR / "notebooks"
@@ -9,6 +16,8 @@ CORPORA_DIR = DATA_DIR / "corpora"  # the bundled texts
 PRETRAINED_DIR = DATA_DIR / "pretrained"  # one model folder a model
 RESULTS_DIR = DATA_DIR / "results"  # measured figures, one CSV a subject
 RUNS_DIR = REPO_DIR / "runs"  # models and checkpoints that notebooks leave behind; not committed
+if is_quick():
+    RUNS_DIR /= "quick"  # these models are worth nothing, and must not stand in for others
 REPORTS_DIR = REPO_DIR / "reports"  # HTML of executed notebooks; not committed
 
 

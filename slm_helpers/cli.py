@@ -21,7 +21,7 @@ _DRAWING = ("temperature", "top_p", "top_k", "repetition_penalty", "no_repeat_ng
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, 1 if a page or a check failed, 2 if it could not be done as asked."""
+    """Run one command; returns its exit code: 0, 1 if a notebook or a check failed, 2 if it could not be done as asked."""
     parser = _build_parser()
     options = parser.parse_args(arguments)
     usual = warnings.formatwarning
@@ -47,20 +47,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="slm", description="Small language models: run pages, generate, score.")
+    parser = _Parser(prog="slm", description="Small language models: run notebooks, generate, score.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    run = commands.add_parser("run", help="execute pages into reports/ (HTML and an index)")
-    run.add_argument("pages", nargs="*", metavar="NN", help="two-digit page numbers; all pages if none is given")
-    run.add_argument("--jobs", type=int, default=1, help="pages run side by side (default 1)")
+    run = commands.add_parser("run", help="execute notebooks into reports/ (HTML and an index); SLM_QUICK=1: in their quick sizes")
+    run.add_argument("notebooks", nargs="*", metavar="NN", help="two-digit numbers of notebooks; all of them if none is given")
+    run.add_argument("--jobs", type=int, default=1, help="notebooks run side by side (default 1)")
     run.add_argument(
-        "--data", choices=("bundled", "public"), default="bundled", help="bundled texts, or each page's public set from SLM_DATA_DIR"
+        "--data", choices=("bundled", "public"), default="bundled", help="bundled texts, or each notebook's public set from SLM_DATA_DIR"
     )
     run.add_argument("--out", type=Path, default=None, help="folder for the reports (default: reports/)")
     run.add_argument(
         "--update-readme",
         action="store_true",
-        help="write the README's page table and the pages' budgets from the results",
+        help="write the README's table of notebooks and their budgets from the results",
     )
     run.set_defaults(run=_run)
 
@@ -154,14 +154,19 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from slm_helpers._paths import REPORTS_DIR
-    from slm_helpers.reports.run_notebooks import find_pages, run_pages, update_readme
+    from slm_helpers._signals import exit_on_sigterm
+    from slm_helpers.reports.index import update_readme
+    from slm_helpers.reports.run_notebooks import find_notebooks, run_notebooks
 
     out_dir = options.out or REPORTS_DIR
-    pages = find_pages(options.pages)
+    notebooks = find_notebooks(options.notebooks)
     if options.data == "public" and not os.environ.get("SLM_DATA_DIR"):
         print("slm: SLM_DATA_DIR is not set; sets that are not cached will be downloaded", file=sys.stderr)
-    print(f"Running {len(pages)} page(s) on {options.data} data into {out_dir}", flush=True)
-    results = run_pages(pages, data=options.data, jobs=options.jobs, out_dir=out_dir, on_line=lambda line: print(line, flush=True))
+    print(f"Running {len(notebooks)} notebook(s) on {options.data} data into {out_dir}", flush=True)
+    with exit_on_sigterm():
+        results = run_notebooks(
+            notebooks, data=options.data, jobs=options.jobs, out_dir=out_dir, on_line=lambda line: print(line, flush=True)
+        )
     failed = [result for result in results if result.status != "ok"]
     for result in failed:
         print(f"slm: {result.name} failed in {result.error}", file=sys.stderr)

@@ -179,11 +179,12 @@ def test_check_says_what_to_do_and_exits_1_if_something_is_wrong(capsys, monkeyp
     assert json.loads(out)["ready"] is False and len(json.loads(out)["checks"]) == 2
 
 
-def test_run_exits_1_and_names_the_failed_page(capsys, monkeypatch, tmp_path):
+def test_run_exits_1_and_names_the_failed_notebook(capsys, monkeypatch, tmp_path):
     from slm_helpers.reports import run_notebooks as reports
+    from slm_helpers.reports.index import NotebookResult
 
-    failed = reports.PageResult("03_x", "t", "s", "failed", 1.0, 1.0, error="cell 4: ValueError: no")
-    monkeypatch.setattr(reports, "find_pages", lambda numbers: [tmp_path / "03_x.ipynb"])
-    monkeypatch.setattr(reports, "run_pages", lambda *a, **k: [failed])
+    failed = NotebookResult("03_x", "t", "s", "failed", 1.0, 1.0, error="cell 4: ValueError: no")
+    monkeypatch.setattr(reports, "find_notebooks", lambda numbers: [tmp_path / "03_x.ipynb"])
+    monkeypatch.setattr(reports, "run_notebooks", lambda *a, **k: [failed])
     code, _, err = run(capsys, "run", "03", "--out", tmp_path)
     assert code == 1 and "03_x failed in cell 4: ValueError: no" in err

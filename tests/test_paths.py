@@ -34,7 +34,7 @@ def installed(tmp_path_factory):
     [
         "from slm_helpers.data.loading import load_dataset; load_dataset('stories')",
         "from slm_helpers.models.saved import load_pretrained; load_pretrained('slm-base-en')",
-        "from slm_helpers.reports.run_notebooks import find_pages; find_pages(['00'])",
+        "from slm_helpers.reports.run_notebooks import find_notebooks; find_notebooks(['00'])",
     ],
 )
 def test_an_installation_without_data_says_that_a_clone_is_needed(installed, code):

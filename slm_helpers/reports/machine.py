@@ -110,8 +110,8 @@ def _training() -> list[Check]:
     try:
         from slm_helpers._backend import keras
         from slm_helpers.models.language_model import build_language_model
-        from slm_helpers.training.streams import fit_model
         from slm_helpers.training.config import TrainConfig
+        from slm_helpers.training.streams import fit_model
     except ImportError as error:
         return [Check("backend", False, str(error), "Run `make setup`, or set KERAS_BACKEND to an installed backend (tensorflow, jax).")]
     name = keras.backend.backend()

@@ -137,7 +137,7 @@ def show(value: float) -> str:
 
 def update_readme(readme: Path = REPO_DIR / "README.md", folder: Path | None = None) -> None:
     """Write the table between its marks in the README."""
-    from slm_helpers.reports.run_notebooks import write_between
+    from slm_helpers.reports.index import write_between
 
     write_between(readme, README_START, README_END, readme_table(folder))
 
