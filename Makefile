@@ -1,13 +1,13 @@
-# The two commands: `make run` (every page into reports/) and `make test`.
+# The two commands: `make run` (set-up, two short notebooks into reports/) and `make test` (everything, notebooks in quick sizes).
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup run test test-jax lab bench lint lock clean
+.PHONY: setup run notebooks test test-unit test-full test-jax lab bench lint lock clean
 .DEFAULT_GOAL := run
 
-# Byte-code is left out at install and written at the first import: without it every page would compile TensorFlow's sources anew.
+# Byte-code is left out at install and written at the first import: without it every notebook would compile TensorFlow's sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 setup: $(READY)
@@ -21,15 +21,27 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 run: setup
+	$(PY) -m slm_helpers run 00 01
+	@echo "The reports of two notebooks are in reports/: open reports/index.html. \`make notebooks\` runs all of them, \`make lab\` opens them."
+
+# All notebooks at full size: the figures that they and README state.
+notebooks: setup
 	$(PY) -m slm_helpers run
 
+# Unit tests, and every notebook and solution in its quick size: all cells run, what holds for little data is checked.
 test: setup
 	$(PY) -m pytest -n 2 tests
-	$(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
+
+test-unit: setup
+	$(PY) -m pytest -n 2 -m "not notebook" tests
+
+# Notebooks and solutions as they stand, every claim checked: an hour or more.
+test-full: setup
+	SLM_QUICK=0 $(PY) -m pytest -n 2 -m notebook tests
 
 test-jax: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check "jax==0.10.2"
-	KERAS_BACKEND=jax $(PY) -m pytest tests
+	KERAS_BACKEND=jax $(PY) -m pytest -m "not notebook" tests
 
 lab: setup
 	$(PY) -m jupyterlab notebooks

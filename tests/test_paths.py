@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from slm_helpers import _paths
-from slm_helpers._paths import check_checkout
+from slm_helpers._paths import check_checkout, is_quick
 
 import pytest
 
@@ -42,3 +42,11 @@ def test_an_installation_without_data_says_that_a_clone_is_needed(installed, cod
     process = subprocess.run(command, capture_output=True, text=True, cwd=installed, env=os.environ | {"PYTHONPATH": str(installed)})
     last = process.stderr.strip().splitlines()[-1]
     assert process.returncode == 1 and "clone it" in last and "slm-helpers" not in last, process.stderr
+
+
+@pytest.mark.parametrize(("value", "quick"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_the_environment_asks_for_quick_sizes(monkeypatch, value, quick):
+    monkeypatch.setenv("SLM_QUICK", value)
+    assert is_quick() is quick
+    monkeypatch.delenv("SLM_QUICK")
+    assert not is_quick()
