@@ -2,11 +2,15 @@
 
 A module lives in the folder of what it returns, and imports from folders above it only:
 
-    data       the outside world to DataFrames          text      strings to token ids and features
-    metrics    predictions to tables with intervals     models    sizes to networks, and folders of saved ones
-    training   a network and arrays to weights          generation  a network to a text
-    baselines  what a network has to beat               tasks     one task a module: train, evaluate, predict
-    apps, recipes, reports, cli   what is built on all of it
+    data         the outside world to DataFrames
+    text         strings to token ids and features
+    metrics      predictions to tables with intervals
+    models       sizes to networks, and folders of saved ones
+    training     a network and arrays to weights
+    generation   a network to a text
+    baselines    what a network has to beat
+    tasks        one task a module: train, evaluate, predict
+    apps, plots, recipes, reports, cli   what is built on all of it
 """
 
 import importlib

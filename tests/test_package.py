@@ -1,21 +1,18 @@
 """What importing the package costs and changes, and that its modules build on one another in one direction."""
 
 import ast
+import graphlib
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import slm_helpers
+from tests.print_imports import FOLDERS, MODULES, PACKAGE, folder_of, import_counts, module_name, package_imports
 
 import pytest
 
-PACKAGE = Path(slm_helpers.__file__).parent
-# A module may import from its own folder and from those before it; modules with an underscore stand before all folders.
-FOLDERS = (
-    *("data", "text", "metrics", "models", "training", "generation", "baselines", "tasks"),
-    *("apps", "plots", "recipes", "reports", "cli"),
-)
+README = PACKAGE.parent / "README.md"
 
 
 def in_subprocess(code: str, **environment: str) -> str:
@@ -24,19 +21,17 @@ def in_subprocess(code: str, **environment: str) -> str:
     return process.stdout.strip()
 
 
-def test_importing_is_quick_and_brings_no_heavy_library():
-    code = """
-import sys, time
+@pytest.mark.parametrize("module", ["slm_helpers", "slm_helpers.cli"])
+def test_importing_brings_no_library(module):
+    """Half a second of a person's time: everything outside the standard library waits until it is needed."""
+    code = f"""
+import sys
 before = set(sys.modules)
-started = time.perf_counter()
-import slm_helpers
-seconds = time.perf_counter() - started
-heavy = {"keras", "tensorflow", "jax", "torch", "pandas", "sklearn", "matplotlib", "scipy", "numpy"} & (set(sys.modules) - before)
-print(seconds, sorted(heavy))
+import {module}
+names = {{name.split(".")[0] for name in set(sys.modules) - before}}
+print(sorted(name for name in names if name not in sys.stdlib_module_names and not name.startswith("_") and name != "slm_helpers"))
 """
-    seconds, heavy = in_subprocess(code).split(maxsplit=1)
-    assert float(seconds) < 0.3
-    assert heavy == "[]"
+    assert in_subprocess(code) == "[]"
 
 
 def test_the_lower_modules_do_without_keras():
@@ -68,27 +63,11 @@ print(sorted(set(after[0]) - set(before[0])), before[1:] == after[1:])
     assert in_subprocess(code) == "['KERAS_BACKEND', 'TF_CPP_MIN_LOG_LEVEL'] True"
 
 
-def package_imports(path: Path) -> set[tuple[str, str]]:
-    """Return (module, name) for each name that a file imports from the package."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
-    found = [(node.module, alias.name) for node in nodes for alias in node.names if (node.module or "").split(".")[0] == "slm_helpers"]
-    return {(module.removeprefix("slm_helpers").lstrip(".") or name, name) for module, name in found}
-
-
-def level(module: str) -> int:
-    """Return the place of a module's folder in FOLDERS, -1 for the modules with an underscore."""
-    folder = module.split(".")[0]
-    return -1 if folder.startswith("_") else FOLDERS.index(folder)
-
-
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if (path.stem != "__main__" and path.parent != PACKAGE) or path.stem[:2] != "__")
-
-
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_modules_import_from_folders_above_only(path):
-    ours = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    ours = module_name(path)
     for module, name in package_imports(path):
-        assert level(module) <= level(ours), f"{ours} imports {module}, which stands below it"
+        assert FOLDERS.index(folder_of(module)) <= FOLDERS.index(folder_of(ours)), f"{ours} imports {module}, which stands below it"
         assert not name.startswith("_"), f"{ours} takes the private name {name} from {module}"
 
 
@@ -102,3 +81,24 @@ def test_modules_import_keras_from_one_place_and_no_backend(path):
     # A layer with a gradient of its own has to speak to the backend it is for.
     allowed = {"tensorflow"} if path.stem == "fast_rnn" else set()
     assert not names & {"keras", "tensorflow", "jax", "torch"} - allowed
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    imports = {module_name(path): {module for module, _ in package_imports(path)} - {module_name(path)} for path in MODULES}
+    list(graphlib.TopologicalSorter(imports).static_order())
+
+
+def test_the_picture_of_imports_has_no_arrow_to_a_later_folder():
+    table = subprocess.run(
+        [sys.executable, "-m", "tests.print_imports"], capture_output=True, text=True, cwd=PACKAGE.parent, check=True
+    ).stdout
+    rows = [line.split()[1:] for line in table.splitlines()[1:]]
+    assert len(rows) == len(FOLDERS) and all(count == "·" for number, row in enumerate(rows) for count in row[number + 1 :])
+    assert sum(int(count) for row in rows for count in row if count != "·") == sum(import_counts().values()) > 100
+
+
+def test_readme_and_the_package_name_the_same_folders():
+    listed = dict(re.findall(r"^    ([a-z, ]+?) {2,}(.+)$", slm_helpers.__doc__, re.MULTILINE))
+    assert {name for names in listed for name in names.split(", ")} == set(FOLDERS) - {"_"}
+    table = dict(re.findall(r"^\| `slm_helpers/` ([\w, `]+) \| (.+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE))
+    assert {names.replace("`", ""): text for names, text in table.items()} == listed
