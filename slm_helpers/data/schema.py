@@ -3,16 +3,13 @@
 A new task adds its line to TASK_COLUMNS, and its new columns to COLUMNS; everything else reads these two.
 """
 
-import ast
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from slm_helpers._checks import check_choice
+from slm_helpers.data import cells
 from slm_helpers.data.rows import Row
 
 import numpy as np
@@ -20,7 +17,6 @@ import pandas as pd
 
 SPLITS = ("train", "valid", "test")
 _SPLIT_ALIASES = {"dev": "valid", "val": "valid", "validation": "valid", "eval": "valid", "training": "train"}
-_CORRECT = {"true": 1, "yes": 1, "right": 1, "correct": 1, "false": 0, "no": 0, "wrong": 0, "incorrect": 0}
 
 
 @dataclass(frozen=True)
@@ -41,160 +37,28 @@ class Column:
     goes_with: frozenset[str] = frozenset()
 
 
-def spell_label(value: Any, *, decimal_comma: bool = False) -> str:
-    """Return one spelling for a value in whatever format it comes: 1, 1.0 and "1.0" are "1"; True and "TRUE" are "true".
-
-    With `decimal_comma`, "1,5" is "1.5".
-    """
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value)).lower()
-    text = str(value).strip()
-    if text in ("True", "TRUE", "False", "FALSE"):
-        return text.lower()
-    if decimal_comma and re.fullmatch(r"-?\d+,\d+", text):
-        text = text.replace(",", ".")
-    number = re.fullmatch(r"(-?\d+)\.(\d*?)0*", text)
-    if number is None:
-        return text
-    return f"{number[1]}.{number[2]}" if number[2] else number[1]
-
-
-def whole_number(value: Any) -> int:
-    """Return a whole number from a cell; no digit is lost, however long it is."""
-    if isinstance(value, bool):
-        return int(value)
-    try:
-        number = Decimal(str(value).strip())
-        if number == number.to_integral_value() and abs(number) < 2**63:
-            return int(number)
-    except InvalidOperation:  # letters, nan and inf too
-        pass
-    raise ValueError(f"{value!r} is not a whole number.")
-
-
-def _text(value: Any, row: Row | dict) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{type(value).__name__} {value!r:.40}, but text is needed. Put it in quotes.")
-    return value
-
-
-def _stripped(value: Any, row: Row | dict) -> str:
-    return _text(value, row).strip()
-
-
-def _name(value: Any, row: Row | dict) -> str:
-    """Return a label or a name; a list that holds one is that one."""
-    value = _literal(value) if isinstance(value, str) and value.strip().startswith("[") else value
-    if isinstance(value, list | tuple):
-        if len(value) != 1:
-            raise ValueError(
-                f"{len(value)} labels ({', '.join(map(str, value[:4]))}), but each text has one label here; several labels a text are not "
-                "supported. Keep one of them, or make a file with a yes/no column for each label and train one model for each."
-            )
-        value = value[0]
-    if not isinstance(value, str | int | float | bool | Decimal):
-        raise ValueError(f"{type(value).__name__} {value!r:.40}, but text is needed. Put it in quotes.")
-    return spell_label(value, decimal_comma=getattr(row, "decimal_comma", False))
-
-
-def _words(value: Any, row: Row | dict) -> Any:
-    """Return words or tags joined by single spaces; spans of characters stay a list until the text is known."""
-    value = _literal(value) if isinstance(value, str) and value.strip().startswith(("[", "array(")) else value
-    if isinstance(value, list | tuple):
-        if not value or any(isinstance(each, list | tuple | dict) for each in value):
-            return list(value)
-        # A no-break space keeps the words of a token together; an empty token still is one.
-        return " ".join(str(each).strip().replace(" ", "\u00a0") or "\u00a0" for each in value)
-    return _text(value, row).strip(" \t\n")
-
-
-def _literal(value: str) -> Any:
-    """Return the list or dict that a cell writes as JSON, as Python or as NumPy prints it; the text itself if it is none."""
-    text = re.sub(r"array\((\[.*?\])(?:, dtype=\w+)?\)", r"\1", value.strip(), flags=re.DOTALL)
-    quoted = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-    if re.fullmatch(rf"\[\s*(?:{quoted})(?:\s+(?:{quoted}))+\s*\]", text):  # NumPy's lists have no commas
-        text = f"[{', '.join(re.findall(quoted, text))}]"
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return value
-
-
-def _turns(value: Any, row: Row | dict) -> list:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f'turns must be a JSON list such as ["Hello", "Hi"] ({error}).') from error
-    if not isinstance(value, list) or not value:
-        raise ValueError("turns must be a JSON list with one turn at least.")
-    return value
-
-
-def _answer(value: Any, row: Row | dict) -> str:
-    """Return the answer; of several equally good ones (SQuAD) the first, and nothing if there is none."""
-    found = _first_answer(value, "text")
-    return spell_label(found) if isinstance(found, int | float) else _text("" if found is None else found, row).strip()
-
-
-def _answer_start(value: Any, row: Row | dict) -> int:
-    found = _first_answer(value, "answer_start")
-    return -1 if found is None else whole_number(found)
-
-
-def _first_answer(value: Any, key: str) -> Any:
-    value = _literal(value) if isinstance(value, str) and value.strip().startswith(("{", "[")) else value
-    if isinstance(value, dict):
-        value = value.get(key)
-    if isinstance(value, list):
-        value = value[0] if value else None
-        value = value.get(key) if isinstance(value, dict) else value
-        value = None if key == "answer_start" and isinstance(value, str) and not value.isdigit() else value
-    return value
-
-
-def _step(value: Any, row: Row | dict) -> int:
-    """Return the place of an attempt in time: a whole number, or a date in nanoseconds."""
-    if isinstance(value, datetime) or (isinstance(value, str) and re.search(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}", value)):
-        try:
-            return int(pd.Timestamp(value).as_unit("ns").value)
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{value!r} is neither a whole number nor a date.") from error
-    return whole_number(value)
-
-
-def _correct(value: Any, row: Row | dict) -> int:
-    number = _CORRECT.get(str(value).strip().lower())
-    number = whole_number(value) if number is None else number
-    if number not in (0, 1):
-        raise ValueError(f"{value!r}, but it must be 1 for a right answer or 0 for a wrong one.")
-    return number
-
-
 _PAIR, _QUESTION = frozenset({"source", "target"}), frozenset({"question", "answer"})
 COLUMNS: dict[str, Column] = {
-    "text": Column(_text, ("sentence",)),
-    "label": Column(_name, ("labels", "class", "category")),
-    "tokens": Column(_words, ("words", "word", "token", "text", "sentence")),
-    "tags": Column(_words, ("tag", "ner_tags", "ner_tag", "ner", "labels", "label", "entities", "spans")),
-    "intent": Column(_name, may_be_empty=True),
-    "sound": Column(_stripped),
-    "source": Column(_stripped),
-    "target": Column(_stripped),
-    "context": Column(_stripped, may_be_empty=True, default="", goes_with=_QUESTION),
-    "question": Column(_stripped),
-    "answer": Column(_answer, ("answers",), may_be_empty=True),
-    "answer_start": Column(_answer_start, ("answers",), default=-1, goes_with=_QUESTION),
-    "turns": Column(_turns),
-    "student": Column(_name),
-    "step": Column(_step),
-    "skill": Column(_name),
-    "correct": Column(_correct),
-    "target_language": Column(_stripped, default="", goes_with=_PAIR),
-    "tone": Column(_stripped, may_be_empty=True, default="", goes_with=_PAIR),
-    "sentence": Column(_name, ("sentence #", "sentence_id", "sentence_number", "sent_id", "sentence id", "sent"), may_be_empty=True),
+    "text": Column(cells.text_cell, ("sentence",)),
+    "label": Column(cells.name_cell, ("labels", "class", "category")),
+    "tokens": Column(cells.words_cell, ("words", "word", "token", "text", "sentence")),
+    "tags": Column(cells.words_cell, ("tag", "ner_tags", "ner_tag", "ner", "labels", "label", "entities", "spans")),
+    "intent": Column(cells.name_cell, may_be_empty=True),
+    "sound": Column(cells.stripped_cell),
+    "source": Column(cells.stripped_cell),
+    "target": Column(cells.stripped_cell),
+    "context": Column(cells.stripped_cell, may_be_empty=True, default="", goes_with=_QUESTION),
+    "question": Column(cells.stripped_cell),
+    "answer": Column(cells.answer_cell, ("answers",), may_be_empty=True),
+    "answer_start": Column(cells.answer_start_cell, ("answers",), default=-1, goes_with=_QUESTION),
+    "turns": Column(cells.turns_cell),
+    "student": Column(cells.name_cell),
+    "step": Column(cells.step_cell),
+    "skill": Column(cells.name_cell),
+    "correct": Column(cells.correct_cell),
+    "target_language": Column(cells.stripped_cell, default="", goes_with=_PAIR),
+    "tone": Column(cells.stripped_cell, may_be_empty=True, default="", goes_with=_PAIR),
+    "sentence": Column(cells.name_cell, ("sentence #", "sentence_id", "sentence_number", "sent_id", "sentence id"), may_be_empty=True),
 }
 TASK_COLUMNS = {
     "language_model": ("text",),
@@ -318,7 +182,7 @@ def clean_row(
                 return {}, {"where": where, "column": theirs, "reason": problem or "empty"}
             value = ""
         try:
-            clean[ours] = COLUMNS[ours].clean(value, row) if ours in COLUMNS else _stripped(value, row)
+            clean[ours] = COLUMNS[ours].clean(value, row) if ours in COLUMNS else cells.stripped_cell(value, row)
         except ValueError as error:
             raise ValueError(f"{where}, column {theirs!r}: {error}") from error
     return clean, None
