@@ -94,7 +94,8 @@ class ClosedBookQA(Task):
         ids = {split: encode_texts(tokenizer, part["question"].tolist()) for split, part in rows.items() if len(part)}
         codes = {split: part["answer"].map({label: i for i, label in enumerate(labels)}).to_numpy() for split, part in rows.items()}
         valid = (ids["valid"], codes["valid"]) if "valid" in ids else (None, None)
-        history = fit_classifier(model, ids["train"], codes["train"], *valid, config=config)
+        resume = {"checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
+        history = fit_classifier(model, ids["train"], codes["train"], *valid, config=config, **resume)
         saved = SavedModel(model=model, tokenizer=tokenizer, task=self.task, labels=labels, settings={"form": "facts"})
         saved = _add_ngrams(saved, frame, seed=config.seed) if self.ngrams else saved
         return _calibrate(saved, parts.get("valid")), history

@@ -110,7 +110,8 @@ class DataToText(Task):
         model = _new_network(base, tokenizer.vocab_size, dropout=self.dropout)
         saved = SavedModel(model=model, tokenizer=tokenizer, task=self.task, labels=tones_of(frame), settings=settings)
         parts = {split: _examples(saved, part) for split, part in frame.groupby("split") if split in ("train", "valid")}
-        return saved, fit_examples(model, parts["train"], parts.get("valid"), config=config)
+        options = {"config": config, "checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
+        return saved, fit_examples(model, parts["train"], parts.get("valid"), **options)
 
     def evaluate_frame(self, frame: pd.DataFrame, *, check: Check | None = None) -> Evaluation:
         """Write one text for each record and tone and score it: slot errors first, then against all texts that people wrote for it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slm_helpers.metrics.classification import fit_confidence
@@ -118,6 +119,7 @@ class ExtractiveQA(Task):
         train = answer_examples(reading, parts["train"], name="train")
         valid = answer_examples(reading, parts["valid"], name="valid", same_length=True) if "valid" in parts else None
         cached = None if self.train_base or base is None else {}
+        rounds = [None if checkpoint_dir is None else Path(checkpoint_dir) / name for name in ("cloze", "questions")]
         if self.num_cloze and (base is None or base.task != self.task):
             first, config = replace(config, epochs=2, patience=0, frozen=()), config
             if config.max_seconds:
@@ -125,8 +127,8 @@ class ExtractiveQA(Task):
                 config = replace(config, max_seconds=config.max_seconds * 2 / 3)
             none_share = float((parts["train"]["answer"] == "").mean())
             cloze = make_cloze(contexts, num_rows=self.num_cloze, none_share=none_share, seed=config.seed)
-            fit_reader(model, answer_examples(reading, cloze, name="cloze"), None, config=first, cached=cached)
-        history = fit_reader(model, train, valid, config=config, cached=cached)
+            fit_reader(model, answer_examples(reading, cloze, name="cloze"), None, config=first, cached=cached, checkpoint_dir=rounds[0])
+        history = fit_reader(model, train, valid, config=config, cached=cached, checkpoint_dir=rounds[1], callbacks=callbacks)
         saved = _as_reader(model, tokenizer, parts["train"])
         if self.features:
             return add_features(saved, frame, seed=config.seed), history
@@ -197,6 +199,8 @@ def fit_reader(
     *,
     config: TrainConfig,
     cached: dict[bytes, tuple[np.ndarray, np.ndarray]] | None,
+    checkpoint_dir: Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
     """Train a reader, its weights are changed in place; returns the history of `fit_examples`.
 
@@ -207,19 +211,22 @@ def fit_reader(
         config: Settings of the training.
         cached: The layers of the language model stay as they are, and what they make of texts is kept here, empty to begin with;
             None trains all layers. So it is with very many passages, which would fill the memory; these layers are frozen then.
+        checkpoint_dir: Folder from which a run that was cut off goes on.
+        callbacks: Keras callbacks.
     """
     from slm_helpers._backend import cached_on
     from slm_helpers.models.reader import make_span_head
     from slm_helpers.training.finetune import fit_examples
 
+    resume = {"checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
     if cached is None:
-        return fit_examples(model, train, valid, config=config)
+        return fit_examples(model, train, valid, config=config, **resume)
     num_tokens = sum({ids.tobytes(): len(ids) for part in (train, valid) if part is not None for ids in part.inputs["passage"]}.values())
     config = replace(config, layer_decay=1.0, frozen=())
     if num_tokens > _MAX_CACHED:
-        return fit_examples(model, train, valid, config=replace(config, frozen=_layers_of_language_model(model)))
+        return fit_examples(model, train, valid, config=replace(config, frozen=_layers_of_language_model(model)), **resume)
     described = [examples and describe_examples(model, examples, cached) for examples in (train, valid)]
-    return fit_examples(cached_on(model, "reader_head", lambda: make_span_head(model)), *described, config=config)
+    return fit_examples(cached_on(model, "reader_head", lambda: make_span_head(model)), *described, config=config, **resume)
 
 
 def finish_reader(model: keras.Model, tokenizer: Tokenizer, frame: pd.DataFrame) -> SavedModel:

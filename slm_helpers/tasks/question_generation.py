@@ -101,7 +101,8 @@ class QuestionGenerator(Task):
         tokenizer = starting_tokenizer(base, (f"{_prompt(row)} {row['question']}" for row in rows["train"]))
         saved = new_generator(base, tokenizer, answers=answers, dropout=self.dropout)
         parts = {split: question_examples(saved, part, name=split) for split, part in rows.items() if part}
-        return saved, fit_examples(saved.model, parts["train"], parts.get("valid"), config=config)
+        options = {"config": config, "checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
+        return saved, fit_examples(saved.model, parts["train"], parts.get("valid"), **options)
 
     def evaluate_frame(self, frame: pd.DataFrame) -> Evaluation:
         """Score questions against those that people asked of the same context and answer.

@@ -110,9 +110,8 @@ class Translator(Task):
         saved = SavedModel(model=model, tokenizer=tokenizer, task=self.task, labels=languages, settings=settings)
         encoded = {split: encode_pairs(saved, part, name=split) for split, part in parts.items()}
         config = self._config_for(config, len(parts["train"]), base)
-        history = fit_pairs(
-            model, encoded["train"], encoded.get("valid"), config=config, start_id=tokenizer.end_id, checkpoint_dir=checkpoint_dir
-        )
+        options = {"config": config, "checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
+        history = fit_pairs(model, encoded["train"], encoded.get("valid"), start_id=tokenizer.end_id, **options)
         return saved, history
 
     def _config_for(self, config: TrainConfig, num_pairs: int, base: SavedModel | None) -> TrainConfig:

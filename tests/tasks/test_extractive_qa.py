@@ -178,6 +178,7 @@ def test_the_network_learns_where_a_marked_span_stands(precision):
 def test_spans_are_scored_by_their_first_and_last_word_against_no_answer(reader):
     saved, _ = reader
     rows = passages(3, seed=8).to_dict("records")
+    saved = saved.saved_
     read = reading.Reading(saved.tokenizer)
     for row, found, piece in zip(rows, spans.score_spans(saved, rows), read.pieces(rows), strict=True):
         (scores,) = run_rows(saved.model, {name: [part] for name, part in piece.inputs.items()})

@@ -309,4 +309,4 @@ def test_the_public_writer_is_trained_measured_and_written(toy, tmp_path, monkey
     }
     assert "4 more questions on tales chose the" in (tmp_path / "model" / "card.md").read_text()
     again, _ = train(frame, base=saved, config=TrainConfig(epochs=1))
-    assert again.settings["answers"]
+    assert again.saved_.settings["answers"]
