@@ -27,8 +27,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Public names and where they stand; each is loaded when it is first asked for (PEP 562), so that importing the package costs nothing.
 _PUBLIC = {
+    "IntentSlotParser": "tasks.intent_slot",
+    "KeywordSpotter": "tasks.keyword_spotting",
+    "KnowledgeTracer": "tasks.knowledge_tracing",
     "TextClassifier": "tasks.text_classification",
     "TextGenerator": "generation.generator",
+    "TokenTagger": "tasks.token_classification",
     "describe_problems": "data.checks",
     "list_datasets": "data.loading",
     "load": "tasks",

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slm_helpers.models.saved import SavedModel
-from slm_helpers.tasks import intent_slot as command
-from slm_helpers.tasks import keyword_spotting as listen
+from slm_helpers.tasks.intent_slot import IntentSlotParser
+from slm_helpers.tasks.keyword_spotting import KeywordSpotter
 
 import numpy as np
 
@@ -64,20 +63,20 @@ class Action:
 class Assistant:
     """Read or hear commands one after the other; `home` holds what they have changed."""
 
-    def __init__(self, commander: SavedModel, listener: SavedModel | None = None, *, min_confidence: float = 0.25):
-        """Take the models.
+    def __init__(self, parser: IntentSlotParser, spotter: KeywordSpotter | None = None, *, min_confidence: float = 0.25):
+        """Take the models, fitted or loaded.
 
         Args:
-            commander: A model of the task command.
-            listener: A model of the task listen whose labels are the digits "0" to "9", for answers by voice.
+            parser: Of commands.
+            spotter: One whose classes are the digits "0" to "9", for answers by voice.
             min_confidence: A command that is less sure is not carried out; the assistant asks to say it another way.
         """
-        for saved, task in ((commander, "command"), (listener, "listen")):
-            if saved is not None and saved.task != task:
-                raise ValueError(f"A model for the task {task!r} is needed here, but this one is for {saved.task!r}.")
-        if listener is not None and not set(listener.labels) <= set("0123456789"):
-            raise ValueError(f"The listener knows {', '.join(listener.labels[:5])}, but one of the digits 0 to 9 is needed.")
-        self.commander, self.listener, self.min_confidence = commander, listener, min_confidence
+        for model, kind in ((parser, IntentSlotParser), (spotter, KeywordSpotter)):
+            if model is not None and not isinstance(model, kind):
+                raise TypeError(f"{kind.__name__} is needed here, but this is a {type(model).__name__}. Open one by {kind.__name__}.load.")
+        if spotter is not None and not set(map(str, spotter.classes_)) <= set("0123456789"):
+            raise ValueError(f"The spotter knows {', '.join(map(str, spotter.classes_[:5]))}, but one of the digits 0 to 9 is needed.")
+        self.parser, self.spotter, self.min_confidence = parser, spotter, min_confidence
         self.home = Home()
         self._open: tuple[str, dict[str, str]] | None = None  # intent and slots of a command that waits for an answer
 
@@ -88,9 +87,10 @@ class Assistant:
             raise ValueError("The command is empty. Say what you want, e.g. 'set a timer for ten minutes'.")
         if self._open is not None:
             return self._answer(" ".join(words), 1.0)
-        intent, tags, confidence = command.read_commands(self.commander, [" ".join(words)])[0]
+        parsed = self.parser.predict([" ".join(words)])[0]
+        intent, confidence = parsed["intent"], parsed["confidence"]
         slots: dict[str, str] = {}
-        for slot in command.slots_of(words, tags):
+        for slot in parsed["slots"]:
             name, said = slot["slot"], slot["text"]
             slots[name] = f"{slots[name]} and {said}" if name in slots else said  # "milk and eggs" are two items
         if confidence < self.min_confidence:
@@ -99,16 +99,17 @@ class Assistant:
 
     def hear(self, sound: str | Path | np.ndarray) -> Action:
         """Take a spoken digit, a WAV file or samples, as the answer to the open question."""
-        if self.listener is None:
-            raise ValueError("This assistant has no listener. Give it one, or use read().")
-        found = listen.predict(self.listener, [{"sound": sound}])[0]
-        said = next(word for word, number in NUMBERS.items() if str(number) == found["prediction"])
+        if self.spotter is None:
+            raise ValueError("This assistant has no keyword spotter. Give it one, or use read().")
+        probs = self.spotter.predict_proba([sound])[0]
+        digit, confidence = str(self.spotter.classes_[probs.argmax()]), float(probs.max())
+        said = next(word for word, number in NUMBERS.items() if str(number) == digit)
         if self._open is None:
-            return Action(said, "", {}, found["confidence"], False, f"I heard {said}, but I have not asked for a number.")
-        if found["confidence"] < self.min_confidence:
+            return Action(said, "", {}, confidence, False, f"I heard {said}, but I have not asked for a number.")
+        if confidence < self.min_confidence:
             intent, slots = self._open
-            return Action(said, intent, slots, found["confidence"], False, "I did not catch that. Please say it again.")
-        return self._answer(said, found["confidence"])
+            return Action(said, intent, slots, confidence, False, "I did not catch that. Please say it again.")
+        return self._answer(said, confidence)
 
     def _answer(self, words: str, confidence: float) -> Action:
         intent, slots = self._open

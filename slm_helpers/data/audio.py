@@ -5,7 +5,7 @@ All sound here is mono at RATE samples a second, as float32 in [-1, 1], shape (s
 
 import os
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -91,6 +91,14 @@ def check_samples(samples: np.ndarray, *, name: str = "the sound", rate: int = R
     return samples
 
 
+def read_sounds(sounds: Sequence[str | Path | np.ndarray]) -> list[np.ndarray]:
+    """Return the checked samples of sounds that are given as samples or as paths of WAV files."""
+    return [
+        read_wav(sound) if isinstance(sound, str | Path) else check_samples(sound, name=f"sound {number}")
+        for number, sound in enumerate(sounds, 1)
+    ]
+
+
 def log_mel(samples: np.ndarray, *, rate: int = RATE, num_bands: int = NUM_BANDS) -> np.ndarray:
     """Return the loudness of a sound by time and pitch: natural log of the power in mel bands, float32, shape (frames, num_bands).
 
@@ -163,6 +171,22 @@ def vary(samples: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     level = float(np.sqrt((changed**2).mean()))
     changed = changed + rng.normal(0, level * 10 ** (-rng.uniform(10, 40) / 20), length)
     return (changed * rng.uniform(0.5, 1.0) / max(1.0, float(np.abs(changed).max()))).astype("float32")
+
+
+def mask_frames(frames: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Return frames, shape (frames, bands), with up to a fifth of the frames and of the bands in a row set to 0, the mean.
+
+    The network must not rely on any one of them.
+
+    Reference:
+        Park et al. (2019), "SpecAugment", arXiv:1904.08779.
+    """
+    frames = frames.copy()
+    for axis, most in ((0, len(frames) // 5), (1, frames.shape[1] // 5)):
+        size = int(rng.integers(0, most + 1))
+        start = int(rng.integers(0, frames.shape[axis] - size + 1))
+        frames[(slice(None),) * axis + (slice(start, start + size),)] = 0
+    return frames
 
 
 def read_recordings(path: str | Path) -> Iterator[dict[str, Any]]:

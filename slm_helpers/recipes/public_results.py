@@ -9,15 +9,15 @@ run that was cut off goes on where it stopped: remove the rows, or the file, to 
 import argparse
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from slm_helpers._backend import keras
 from slm_helpers.baselines.classification import TfidfClassifier
 from slm_helpers.baselines.extractive_qa import SpanBaseline
 from slm_helpers.baselines.intent_slot import LinearIntentSlotParser
+from slm_helpers.baselines.keyword_spotting import build_sound_classifier
 from slm_helpers.baselines.nearest import NearestText
 from slm_helpers.baselines.tagging import LinearTagger
 from slm_helpers.data.loading import load_dataset
@@ -30,9 +30,9 @@ from slm_helpers.models.saved import load_pretrained
 from slm_helpers.recipes.public_data_to_text import measure_writing
 from slm_helpers.recipes.public_questions import measure_questions
 from slm_helpers.recipes.public_tracing import measure_tracing
-from slm_helpers.tasks import keyword_spotting as listen
-from slm_helpers.tasks.base import Evaluation, keep_scores, size_of
+from slm_helpers.tasks.base import Evaluation, Task, keep_scores, size_of
 from slm_helpers.tasks.io import estimator_class, task_module
+from slm_helpers.tasks.keyword_spotting import KeywordSpotter
 from slm_helpers.training.config import TrainConfig
 
 import numpy as np
@@ -41,7 +41,7 @@ import pandas as pd
 OUT_OF_SCOPE = "oos"
 UNSURE = ", unsure rejected"  # the same model with a threshold on its confidence
 BASE = "slm-base-en"
-SOUND_BASELINE, LISTENER = "MFCC means + linear SVM", "slm-listener"
+SOUND_BASELINE, SPOTTER = "MFCC means + linear SVM", "slm-listener"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,34 +116,39 @@ def measure(name: str, run: PublicRun) -> None:
             probs = {split: fitted.predict_proba(rows_of[split]["text"].tolist()) for split in ("valid", "test")}
             found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), fitted.classes_.tolist())
             keep_scores(SCORES[run.task](references, found), about | {"model": model + UNSURE})
-    module = task_module(run.task)
+    rows = frame[frame["split"] != "test"]
     for base, seed in ((base, seed) for base in run.bases for seed in run.seeds):
         if (base, str(seed)) in known:
             continue
         started = time.perf_counter()
-        config = TrainConfig(seed=seed, **run.changes)
-        rows = frame[frame["split"] != "test"]
-        if run.task == "answer":
-            option, beside, add = "features", "features", module.add_features
-        else:
-            option, beside, add = "ngrams", "n-grams", partial(module.add_ngrams, balanced=config.class_weight == "balanced")
-        saved, _ = module.train(rows, base=load_pretrained(base), config=config, **{option: False})
-        alone = (saved, time.perf_counter() - started)
-        mixed = add(saved, rows, seed=seed)
+        alone, combine, suffix = _fit_alone(run, base, seed, rows)
+        seconds = time.perf_counter() - started
+        combined = combine(alone)
         # The one that is asked for above comes last.
-        measured = {f"{base} + {beside}": (mixed, time.perf_counter() - started), base: alone}
-        if run.task == "classify" and OUT_OF_SCOPE in saved.labels:
-            both = module.add_ngrams(saved, rows, balanced=config.class_weight == "balanced", keep_valid=True, seed=seed)
-            probs = {split: module.text_probs(both, rows_of[split]["text"].tolist()) for split in ("valid", "test")}
-            found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), saved.labels)
-            about = {"model": f"{base} + {beside}{UNSURE}", "seed": seed, "train_seconds": time.perf_counter() - started}
-            keep_scores(SCORES[run.task](rows_of["test"]["label"].to_numpy(), found), shared | about | size_of(both))
-        for model, (saved, seconds) in measured.items():
-            scores = with_out_of_scope(module.evaluate(saved, rows_of["test"]))
-            about = {"model": model, "seed": seed, "train_seconds": seconds} | size_of(saved)
+        measured = {f"{base} + {suffix}": (combined, time.perf_counter() - started), base: (alone, seconds)}
+        if run.task == "classify" and OUT_OF_SCOPE in alone.classes_:
+            combined = alone.add_linear_model(rows, keep_valid=True)
+            probs = {split: combined.predict_proba(rows_of[split]["text"]) for split in ("valid", "test")}
+            found = reject_unsure(probs, rows_of["valid"]["label"].to_numpy(), combined.classes_)
+            about = {"model": f"{base} + {suffix}{UNSURE}", "seed": seed, "train_seconds": time.perf_counter() - started}
+            keep_scores(SCORES[run.task](rows_of["test"]["label"].to_numpy(), found), shared | about | size_of(combined.saved_))
+        for model, (estimator, seconds) in measured.items():
+            scores = with_out_of_scope(estimator.evaluate_frame(rows_of["test"]))
+            about = {"model": model, "seed": seed, "train_seconds": seconds} | size_of(estimator.saved_)
             keep_scores(scores.metrics, shared | about)
         keras.backend.clear_session()
         gc.collect()
+
+
+def _fit_alone(run: PublicRun, base: str, seed: int, rows: pd.DataFrame) -> tuple[Task, Callable[[Task], Task], str]:
+    """Return the network fitted alone, what combines it with a linear model, and what the model is called then."""
+    kind = estimator_class(run.task)
+    if run.task == "answer":
+        module = task_module(run.task)
+        saved, _ = module.train(rows, base=load_pretrained(base), config=TrainConfig(seed=seed, **run.changes), features=False)
+        return kind.from_saved(saved), lambda alone: kind.from_saved(module.add_features(alone.saved_, rows, seed=seed)), "features"
+    alone = kind(load_pretrained(base), ngrams=False, seed=seed, **run.changes).fit_frame(rows)
+    return alone, lambda alone: alone.add_linear_model(rows), "n-grams"
 
 
 def measure_sounds(name: str, run: PublicRun) -> None:
@@ -162,17 +167,17 @@ def measure_sounds(name: str, run: PublicRun) -> None:
         shared = {"task": run.task, "dataset": name, "split": split, "train_rows": len(train)}
         if (split, SOUND_BASELINE, "42") not in known:
             started = time.perf_counter()
-            fitted = listen.build_sound_baseline().fit(train["sound"].tolist(), train["label"].tolist())
+            fitted = build_sound_classifier().fit(train["sound"].tolist(), train["label"].tolist())
             about = {"model": SOUND_BASELINE, "seed": 42, "train_seconds": time.perf_counter() - started}
             keep_scores(score_table(asked["label"].to_numpy(), fitted.predict(asked["sound"].tolist())), shared | about)
         for seed in run.seeds:
-            if (split, LISTENER, str(seed)) in known:
+            if (split, SPOTTER, str(seed)) in known:
                 continue
             started = time.perf_counter()
-            saved, _ = listen.train(learned, config=TrainConfig(seed=seed, **run.changes))
-            about = {"model": LISTENER, "seed": seed, "train_seconds": time.perf_counter() - started}
-            about |= size_of(saved)
-            keep_scores(listen.evaluate(saved, asked).metrics, shared | about)
+            spotter = KeywordSpotter(seed=seed, **run.changes).fit_frame(learned)
+            about = {"model": SPOTTER, "seed": seed, "train_seconds": time.perf_counter() - started}
+            about |= size_of(spotter.saved_)
+            keep_scores(spotter.evaluate_frame(asked).metrics, shared | about)
             keras.backend.clear_session()
 
 

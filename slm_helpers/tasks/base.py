@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from slm_helpers._processor import describe_machine
 from slm_helpers.data.results import write_results
 from slm_helpers.models.folders import model_folder, read_licence
-from slm_helpers.text.hashing import fit_mixture, fit_ngram_table, ngram_scores
+from slm_helpers.text.hashing import fit_ensemble_weights, fit_ngram_table, ngram_scores
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
 
@@ -92,6 +93,10 @@ class Task(BaseEstimator):
         """Train on checked rows of the splits train and valid; returns the model and the history of its training."""
         raise NotImplementedError
 
+    def _with_linear_model(self, frame: pd.DataFrame, *, keep_valid: bool) -> SavedModel:
+        """Return `saved_` combined with a linear model, see `add_linear_model`; as it is where the task has none."""
+        return self._fitted()
+
     def evaluate_frame(self, frame: pd.DataFrame) -> Evaluation:
         """Score rows with the columns of the task."""
         raise NotImplementedError
@@ -145,6 +150,8 @@ class Task(BaseEstimator):
         self.saved_, self.history_ = self._train(
             rows, base=base, config=config, keep_valid=keep_valid, checkpoint_dir=checkpoint_dir, callbacks=callbacks
         )
+        if self.get_params(deep=False).get("ngrams"):
+            self.saved_ = self._with_linear_model(rows, keep_valid=keep_valid)
         start = "random weights" if base is None else base.folder.name if base.folder is not None else "a given model"
         self.saved_.settings |= {"start": start, "train_seconds": round(time.perf_counter() - started, 2)}
         licence = None if base is None else base.settings.get("licence") or read_licence(base.folder)
@@ -153,6 +160,22 @@ class Task(BaseEstimator):
         self.num_rows_ = {split: int((frame["split"] == split).sum()) for split in ("train", "valid", "test")}
         self._learned()
         return self
+
+    def add_linear_model(self, frame: pd.DataFrame, keep_valid: bool = False) -> Self:
+        """Return a copy of a fitted estimator with its network combined with a linear model on n-grams; `fit` does it where `ngrams`.
+
+        The logits of a class are the weighted sum of both models', with the weights that predict the rows of valid best, or usual ones
+        where there are no such rows.
+
+        Args:
+            frame: The rows that the network, fitted with ngrams=False, was trained on, with the column `split`.
+            keep_valid: Learn nothing from the rows of valid in the end. Else the linear model learns from them too once the weights are
+                fitted, and a score on valid says nothing any more.
+        """
+        self._fitted()
+        combined = copy(self).set_params(ngrams=True)
+        combined.saved_ = self._with_linear_model(self._with_columns(frame), keep_valid=keep_valid)
+        return combined
 
     def evaluate(self, X: Any, y: Any = None) -> pd.DataFrame:
         """Return metric, value, ci_low and ci_high (95 %) on labelled rows; the tables behind them stand in `evaluation_.tables`."""
@@ -341,6 +364,11 @@ A model for the task {estimator.task}, trained from {settings.get("start", "rand
     return card + "\n## Scores\n\n| metric | value | 95 % interval |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n"
 
 
+def train_and_valid(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of the splits train and valid; without rows of a split, it is not there."""
+    return {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
+
+
 def starting_tokenizer(base: SavedModel | None, texts: Iterable[str]) -> Tokenizer:
     """Return the tokeniser of the base, or without one a new byte-level BPE of the training texts."""
     return base.tokenizer if base is not None else train_bpe_tokenizer(texts, vocab_size=SCRATCH_VOCAB_SIZE)
@@ -365,59 +393,63 @@ def keep_scores(scores: pd.DataFrame, about: dict[str, Any]) -> None:
     print(f"{about['dataset']:<22} {about['model']:<30} seed {about['seed']}  {found}  {about['train_seconds']:.0f} s", flush=True)
 
 
-def put_beside(
+def add_linear_head(
     saved: SavedModel,
     build: Callable[..., keras.Model],
     hashed: dict[str, Sequence[np.ndarray]],
     codes: dict[str, np.ndarray],
     *,
-    network_scores: np.ndarray | None,
-    usual_shares: tuple[float, float],
+    network_logits: np.ndarray | None,
+    default_weights: tuple[float, float],
     keep_valid: bool,
     num_buckets: int,
     head: str = "logits",
     table_layer: str = "ngram_scores",
-    buckets: str = "num_buckets",
+    buckets_argument: str = "num_buckets",
     num_classes: int | None = None,
     **options: Any,
 ) -> tuple[SavedModel, np.ndarray | None]:
-    """Put a linear model on hashed n-grams beside a network, in the shares that tell the classes of valid best.
+    """Combine a head of a network with a linear model on hashed features, with the weights that predict the classes of valid best.
 
     Args:
         saved: With a network made by `build` without num_buckets; it stays as it is.
         build: The builder.
-        hashed: N-grams of train and, if there is one, valid: one array for each thing that gets a class.
+        hashed: Features of train and, if there is one, valid: one array for each thing that gets a class.
         codes: The class of each, from 0.
-        network_scores: The network's scores on valid.
-        usual_shares: Of network and linear model where there is no valid part.
-        keep_valid: Do without valid in the end. Else the linear model learns from it too once the shares are found.
-        num_buckets: As the n-grams were hashed into.
+        network_logits: The network's logits on valid.
+        default_weights: Of network and linear model where there is no valid part.
+        keep_valid: Learn nothing from valid in the end, see `Task.add_linear_model`.
+        num_buckets: As the features were hashed into.
         head: Name of the network's layer that scores these classes.
-        table_layer: Name of the layer of the linear model beside it.
-        buckets: Name of the builder's argument that makes that layer.
+        table_layer: Name of the layer of the linear model.
+        buckets_argument: Name of the builder's argument that makes that layer.
         num_classes: As many as labels unless given.
-        options: Of `fit_ngram_table`: balanced, by_rarity, penalty, seed.
+        options: Of `fit_ngram_table`: class_weight, use_idf, l2, seed.
 
     Returns:
-        The same with one network that adds the scores of both, the shares worked into its weights, and what was calibrated for
-        the other scores left out of the settings; and its scores on valid, from before the linear model learned from it.
+        The same with one network whose logits are the weighted sum of both, the ensemble weights worked into its own weights, and
+        without the calibration of the other logits in the settings; and its logits on valid, from before the linear model learned
+        from it.
+
+    Reference:
+        Cheng et al. (2016), "Wide & Deep Learning for Recommender Systems", arXiv:1606.07792.
     """
     from slm_helpers.models.registry import load_backbone_weights
 
     options |= {"num_classes": num_classes or len(saved.labels), "num_buckets": num_buckets}
     table, bias = fit_ngram_table(hashed["train"], codes["train"], **options)
-    shares, mixed = usual_shares, None
-    if network_scores is not None:
-        linear = ngram_scores(table, hashed["valid"]) + bias
-        shares = fit_mixture(network_scores, linear, codes["valid"])
-        mixed = shares[0] * network_scores + shares[1] * linear
+    weights, logits = default_weights, None
+    if network_logits is not None:
+        linear_logits = ngram_scores(table, hashed["valid"]) + bias
+        weights = fit_ensemble_weights(network_logits, linear_logits, codes["valid"])
+        logits = weights[0] * network_logits + weights[1] * linear_logits
         if not keep_valid:
             table, bias = fit_ngram_table([*hashed["train"], *hashed["valid"]], np.concatenate([codes["train"], codes["valid"]]), **options)
-    model = build(**json.loads(saved.model.builder_config)["arguments"] | {buckets: num_buckets})
+    model = build(**json.loads(saved.model.builder_config)["arguments"] | {buckets_argument: num_buckets})
     load_backbone_weights(model, saved.model)
     kernel, own_bias = saved.model.get_layer(head).get_weights()
-    table[:, :-1] *= shares[1]
-    model.get_layer(head).set_weights([shares[0] * kernel, shares[0] * own_bias + shares[1] * bias])
+    table[:, :-1] *= weights[1]
+    model.get_layer(head).set_weights([weights[0] * kernel, weights[0] * own_bias + weights[1] * bias])
     model.get_layer(table_layer).set_weights([table])
-    settings = {name: value for name, value in saved.settings.items() if name not in ("temperature", "caution")}
-    return replace(saved, model=model, settings=settings | {"shares": [round(share, 3) for share in shares]}), mixed
+    settings = {name: value for name, value in saved.settings.items() if name not in ("temperature", "outside_bias")}
+    return replace(saved, model=model, settings=settings | {"ensemble_weights": [round(weight, 3) for weight in weights]}), logits

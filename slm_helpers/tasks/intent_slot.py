@@ -1,128 +1,259 @@
-"""What a command wants and with which details: its intent, and a slot tag for each word, by one network. From columns to a trained model,
-its scores and its predictions.
-"""
+"""What a command wants and with which details: its intent, and a slot tag for each word, by one network."""
+
+from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from slm_helpers._backend import keras
 from slm_helpers.data.schema import check_tags
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.intent_slot import frame_table
 from slm_helpers.metrics.tagging import entity_table, spans_of
-from slm_helpers.models.registry import backbone_config, load_backbone_weights
-from slm_helpers.models.saved import SavedModel
-from slm_helpers.models.taggers import build_intent_slot_model
-from slm_helpers.tasks import token_classification as tag
-from slm_helpers.tasks.base import Evaluation, put_beside, starting_tokenizer
-from slm_helpers.text.hashing import hash_ngrams, hash_words, num_buckets_for
-from slm_helpers.text.tagging import check_known_tags, encode_sentences, tag_codes, token_lists, window_targets, windows_of
-from slm_helpers.training.batches import Examples
+from slm_helpers.tasks.base import Evaluation, Task, add_linear_head, starting_tokenizer, train_and_valid
+from slm_helpers.tasks.token_classification import (
+    add_linear_tag_head,
+    as_sentences,
+    build_on_base,
+    calibrate_tags,
+    check_tagged,
+    decode_tags,
+    joined_tokens,
+    run_windows,
+)
+from slm_helpers.text.hashing import hash_ngrams, num_buckets_for
+from slm_helpers.text.tagging import check_known_tags, encode_sentences, iob_labels, tag_codes, token_lists, window_targets
 from slm_helpers.training.config import TrainConfig
-from slm_helpers.training.finetune import fit_examples, run_rows, softmax
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
-COLUMNS = ("tokens", "tags", "intent")
+if TYPE_CHECKING:
+    from slm_helpers.models.saved import SavedModel
+    from slm_helpers.training.batches import Examples
 
-
-PREDICT_COLUMNS = ("tokens",)
-
-
-_TAG_SHARES, _INTENT_SHARES = (0.6, 2.0), (0.7, 2.0)  # of network and linear model where there is no valid part to tell
-
-
-_INTENT_WEIGHT = 5.0  # of the intent in the loss, against 1 of each word's tag: it is one of many places, and what an action hangs on
-
-
+_INTENT_WEIGHTS = (0.7, 2.0)  # of network and linear model where there is no valid part to fit them
+_INTENT_LOSS_WEIGHT = 5.0  # against 1 of each word's tag: it is one of many positions, and what an action depends on
 _FEW_ROWS = 2000  # commands of train below which copies with swapped slots are added
 
 
-_PENALTY = 0.2  # of the weights of the linear model of tags
+class IntentSlotParser(Task):
+    """The intent of a command, and its slots: a tag (IOB2) for each word.
 
-
-DEFAULT = TrainConfig(epochs=10, batch_size=32, learning_rate=4e-3, layer_decay=0.75)
-
-
-def train(
-    frame: pd.DataFrame,
-    *,
-    base: SavedModel | None,
-    config: TrainConfig = TrainConfig(),
-    dropout: float = 0.4,
-    ngrams: bool = True,
-    keep_valid: bool = False,
-    copies: int | None = None,
-) -> tuple[SavedModel, pd.DataFrame]:
-    """Fine-tune one network for intents and slots on the columns tokens, tags (IOB2), intent and split.
-
-    The loss of a command is that of its intent, weighed like five words, and those of all its words' tags together. Linear models
-    are put beside both heads; the network returned adds their scores, in the shares that tell the intents and tags of valid best.
+    One recurrent network scores both; the loss of a command is that of its intent, with the weight of five words, and that of all its
+    words' tags together. The logits of both heads are combined with those of linear models, with the weights that predict the intents
+    and tags of valid best. Commands are strings in which words are joined by single spaces, or lists of tokens.
 
     Args:
-        frame: From `load_dataset`; the split valid, if there, chooses the epoch, calibrates the confidence and balances
-            precision and recall of slots.
-        base: A language model to start from; None starts from random weights with a vocabulary of the training texts.
-        config: Settings of the training.
+        base: A language model to start from (folder, name, SavedModel, fitted estimator); None starts from random weights with a
+            vocabulary of the training commands.
+        epochs: Passes over train at most; None: 10.
+        batch_size: Commands in an update; None: 32.
+        learning_rate: The highest, of the heads; None: 0.004.
+        max_seconds: End the training of the network after this time; None: no limit.
+        class_weight: "balanced" gives every intent and every tag the same weight in the linear models.
+        ngrams: Add the linear models; else the network alone.
         dropout: Share of activations dropped in training.
-        ngrams: Put the linear models beside the network; else the network has to do alone.
-        keep_valid: Keep the rows of valid from the linear models, which else learn from them in the end; see `add_ngrams`.
-        copies: Copies of the commands of train with other slots to learn from too, see `swap_slots`; unless given, two where there are
+        num_copies: Copies of each command of train with other slots to learn from too, see `swap_slots`; None: two where there are
             fewer than 2,000 commands, else none.
+        config: Other settings of the training.
+        seed: Of order, dropout, weights and copies.
 
-    Returns:
-        The model with its tokeniser, labels (the tags) and settings (the intents among them), and the history of its training.
+    Example:
+        >>> parser = IntentSlotParser(base=None, epochs=1)
+        >>> parser = parser.fit(["ring Bo", "stop now"] * 20, [("call", "O B-who"), ("stop", "O O")] * 20)
+        >>> parser.predict(["ring Bo"])[0]["slots"]
+        [{'slot': 'who', 'text': 'Bo', 'start': 1, 'stop': 2}]
 
-    Raises:
-        ValueError: If tags are not well-formed or not as many as tokens, train has no slot or one intent only, a row has no
-            intent, or another split has a tag that train lacks.
+    Reference:
+        Liu and Lane (2016), "Attention-Based Recurrent Neural Network Models for Joint Intent Detection and Slot Filling",
+        arXiv:1609.01454.
     """
-    config = config.with_defaults(DEFAULT)
-    labels, intents = check_rows(frame)
-    known = frame[frame["split"] == "train"]
-    copies = (2 if len(known) < _FEW_ROWS else 0) if copies is None else copies
-    frame = pd.concat([frame, swap_slots(known, copies=copies, seed=config.seed)], ignore_index=True)
-    parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
-    keras.utils.set_random_seed(config.seed)
-    tokenizer = starting_tokenizer(base, parts["train"]["tokens"])
-    shape = {"vocab_size": tokenizer.vocab_size, **tag.SCRATCH} if base is None else backbone_config(base.model)
-    model = build_intent_slot_model(**shape, num_tags=len(labels), num_intents=len(intents), dropout=dropout)
-    if base is not None:
-        load_backbone_weights(model, base.model)
-    saved = SavedModel(model=model, tokenizer=tokenizer, task="command", labels=labels, settings={"intents": intents})
-    examples = {split: _examples(saved, rows) for split, rows in parts.items()}
-    history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
-    if ngrams:
-        return add_ngrams(saved, frame, balanced=config.class_weight == "balanced", keep_valid=keep_valid, seed=config.seed), history
-    if "valid" in parts:
-        tag_scores, intent_scores = command_scores(saved, parts["valid"]["tokens"])
-        _settle(saved, tag_scores, intent_scores, parts["valid"])
-    return saved, history
+
+    task = "command"
+    columns = ("tokens", "tags", "intent")
+    predict_columns = ("tokens",)
+    default_config = TrainConfig(epochs=10, batch_size=32, learning_rate=4e-3, layer_decay=0.75)
+
+    def __init__(
+        self,
+        base: str | Path | SavedModel | Task | None = "slm-base-en",
+        *,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        learning_rate: float | None = None,
+        max_seconds: float | None = None,
+        class_weight: str | None = None,
+        ngrams: bool = True,
+        dropout: float = 0.4,
+        num_copies: int | None = None,
+        config: TrainConfig | None = None,
+        seed: int = 42,
+    ):
+        self.base, self.ngrams, self.dropout, self.num_copies = base, ngrams, dropout, num_copies
+        self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
+        self.max_seconds, self.class_weight, self.config, self.seed = max_seconds, class_weight, config, seed
+
+    def check_frame(self, frame: pd.DataFrame) -> None:
+        """Raise ValueError for wrong tags, no slot or one intent only in train, or a row without intent."""
+        check_tagged(frame)
+        empty = np.flatnonzero(frame["intent"].str.strip() == "")
+        if len(empty):
+            row = frame.iloc[empty[0]]
+            raise ValueError(
+                f"{row['split']}: the command {row['tokens'][:40]!r} has no intent. Fill in the column intent, or leave such rows out."
+            )
+        intents = intents_of(frame)
+        if len(intents) < 2:
+            raise ValueError(
+                f"All commands in train have the intent {intents[0]!r}, but two intents are needed at least. Add commands of another."
+            )
+        _warn_of_unknown(frame.loc[frame["split"] != "train", "intent"], intents)
+
+    def predict(self, X: Any) -> list[dict[str, Any]]:
+        """Return for each command a dict of intent, slots, tags (one a word) and confidence.
+
+        Slots are those of `slots_of`. The confidence is the calibrated probability of the intent times that of the least certain tag.
+        """
+        saved, words = self._fitted(), token_lists([row["tokens"] for row in self._rows(X)])
+        logits, intent_logits = command_logits(saved, words)
+        parsed = []
+        for tokens, probs, (codes, tag_probs) in zip(words, self._intent_probs(intent_logits), decode_tags(saved, logits), strict=True):
+            tags = [saved.labels[code] for code in codes]
+            confidence = float(probs.max() * tag_probs.min(initial=1.0))
+            parsed.append({"intent": saved.settings["intents"][probs.argmax()], "slots": slots_of(tokens, tags), "tags": tags})
+            parsed[-1]["confidence"] = confidence
+        return parsed
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the calibrated probability of each intent (`classes_`) for each command: shape (num_commands, num_intents)."""
+        return self._intent_probs(command_logits(self._fitted(), token_lists([row["tokens"] for row in self._rows(X)]))[1])
+
+    def predict_rows(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return prediction, a JSON object {"intent": ..., "slots": [...]}, and confidence for rows with tokens; see `predict`."""
+        found = []
+        for row in self.predict([row["tokens"] for row in rows]):
+            meaning = json.dumps({name: row[name] for name in ("intent", "slots")}, ensure_ascii=False)
+            found.append({"prediction": meaning, "confidence": round(row["confidence"], 4)})
+        return found
+
+    def evaluate_frame(self, frame: pd.DataFrame) -> Evaluation:
+        """Score rows with tokens, tags and intent.
+
+        Returns:
+            intent_accuracy, slot_f1 (exact slots, over all commands together), frame_accuracy (intent and all tags right),
+            slot_precision and slot_recall with 95 % intervals, and the tables intents (accuracy and rows of each) and slots
+            (precision, recall, F1 and rows of each type). An intent that the model does not know counts as wrong.
+
+        Raises:
+            ValueError: If a tag is not one of the model's.
+        """
+        saved = self._fitted()
+        check_tags(frame)
+        check_known_tags(frame["tags"], saved.labels, "row", "is unknown to this model, which knows")
+        _warn_of_unknown(frame["intent"], saved.settings["intents"])
+        references = list(zip(frame["intent"], frame["tags"], strict=True))
+        predictions = [(row["intent"], " ".join(row["tags"])) for row in self.predict(frame)]
+        hits = pd.DataFrame(
+            {"intent": frame["intent"].to_numpy(), "hit": [a[0] == b[0] for a, b in zip(references, predictions, strict=True)]}
+        )
+        intents = hits.groupby("intent")["hit"].agg(accuracy="mean", rows="size").reset_index()
+        slots = entity_table(*([tags.split(" ") for _, tags in frames] for frames in (references, predictions)))
+        return Evaluation(rows=len(frame), metrics=frame_table(references, predictions), tables={"intents": intents, "slots": slots})
+
+    def _train(self, frame, *, base, config, keep_valid, checkpoint_dir, callbacks) -> tuple[SavedModel, pd.DataFrame]:
+        from slm_helpers.models.saved import SavedModel
+        from slm_helpers.models.taggers import build_intent_slot_model
+        from slm_helpers.training.finetune import fit_examples
+
+        frame = self._with_copies(frame)
+        parts = train_and_valid(frame)
+        labels, intents = iob_labels(parts["train"]["tags"]), intents_of(frame)
+        tokenizer = starting_tokenizer(base, parts["train"]["tokens"])
+        sizes = {"num_tags": len(labels), "num_intents": len(intents), "dropout": self.dropout}
+        model = build_on_base(build_intent_slot_model, base, tokenizer.vocab_size, **sizes)
+        saved = SavedModel(model=model, tokenizer=tokenizer, task=self.task, labels=labels, settings={"intents": intents})
+        examples = {split: _examples(saved, rows) for split, rows in parts.items()}
+        history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
+        if "valid" in parts and not self.ngrams:
+            logits, intent_logits = command_logits(saved, token_lists(parts["valid"]["tokens"]))
+            calibrate_tags(saved, logits, tag_codes(parts["valid"]["tags"], labels))
+            known = parts["valid"]["intent"].isin(intents).to_numpy()
+            _calibrate_intent(saved, intent_logits[known], parts["valid"].loc[known, "intent"])
+        return saved, history
+
+    def _with_copies(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows with altered copies of the commands of train."""
+        train = frame[frame["split"] == "train"]
+        num_copies = (2 if len(train) < _FEW_ROWS else 0) if self.num_copies is None else self.num_copies
+        return pd.concat([frame, swap_slots(train, num_copies=num_copies, seed=self.seed)], ignore_index=True)
+
+    def _with_linear_model(self, frame: pd.DataFrame, *, keep_valid: bool) -> SavedModel:
+        from slm_helpers.models.taggers import build_intent_slot_model
+
+        parts = train_and_valid(self._with_copies(frame))
+        logits = command_logits(self.saved_, token_lists(parts["valid"]["tokens"])) if "valid" in parts else (None, None)
+        options = {"keep_valid": keep_valid, "class_weight": self.training_config().class_weight, "seed": self.seed}
+        both, tag_logits = add_linear_tag_head(self.saved_, build_intent_slot_model, parts, logits[0], head="logits_tags", **options)
+        tag_weights = both.settings["ensemble_weights"]
+        both, intent_logits = _add_linear_intent_head(both, parts, logits[1], **options)
+        both.settings |= {"ensemble_weights": tag_weights, "intent_ensemble_weights": both.settings["ensemble_weights"]}
+        both.settings.pop("intent_temperature", None)
+        if "valid" in parts:
+            calibrate_tags(both, tag_logits, tag_codes(parts["valid"]["tags"], both.labels))
+            _calibrate_intent(both, intent_logits, _with_known_intent(both, parts["valid"])["intent"])
+        return both
+
+    def _intent_probs(self, logits: np.ndarray) -> np.ndarray:
+        return softmax(logits.astype("float64") / self.saved_.settings.get("intent_temperature", 1.0), axis=-1)
+
+    def _learned(self) -> None:
+        self.classes_ = np.array(self.saved_.settings["intents"], dtype=object)
+
+    def _table(self, X: Any) -> pd.DataFrame:
+        """Return X as a table, tokens joined by spaces; commands may be lists of tokens."""
+        return joined_tokens(super()._table(as_sentences(X)), "tokens", "tags")
+
+    def _frame(self, X: Any, y: Any = None) -> pd.DataFrame:
+        """Return X and y as one table; y holds pairs of an intent and tags, or a table of intent and tags."""
+        frame = self._table(X)
+        if y is None:
+            return frame
+        y = y if isinstance(y, pd.DataFrame) else pd.DataFrame(list(y), columns=None if _are_dicts(y) else ["intent", "tags"])
+        if len(y) != len(frame):
+            raise ValueError(f"X has {len(frame)} rows and y {len(y)}. Give one pair of an intent and tags for each command.")
+        self._check_columns(y, [name for name in ("intent", "tags") if name not in y])
+        return joined_tokens(frame.assign(intent=y["intent"].to_numpy(), tags=y["tags"].to_numpy()), "tags")
 
 
-def swap_slots(rows: pd.DataFrame, *, copies: int, seed: int = 42) -> pd.DataFrame:
+def intents_of(frame: pd.DataFrame) -> list[str]:
+    """Return the intents that train has, sorted."""
+    return sorted(frame.loc[frame["split"] == "train", "intent"].unique())
+
+
+def swap_slots(rows: pd.DataFrame, *, num_copies: int, seed: int = 42) -> pd.DataFrame:
     """Return altered copies of commands, each slot in the words of a slot of the same type drawn from all of them.
 
-    "Play jazz in the kitchen" teaches what "play folk in the cellar" would: where few commands are there, the words around a slot
+    "Play jazz in the kitchen" teaches what "play folk in the cellar" would: where there are few commands, the words around a slot
     are learned apart from those in it. Only copies that differ from their command are returned.
 
     Args:
         rows: Commands with the columns tokens and tags (IOB2) and any others, which the copies keep.
-        copies: Of each command.
+        num_copies: Of each command.
         seed: Of the draws.
     """
     rng = np.random.default_rng(seed)
-    split = [(tokens.split(" "), tags.split(" ")) for tokens, tags in zip(rows["tokens"], rows["tags"], strict=True)]
+    commands = list(zip(token_lists(rows["tokens"]), token_lists(rows["tags"]), strict=True))
     texts: dict[str, list[list[str]]] = {}
-    for tokens, tags in split:
+    for tokens, tags in commands:
         for start, stop, kind in spans_of(tags):
             texts.setdefault(kind, []).append(tokens[start:stop])
     altered = []
-    for _ in range(copies):
-        for row, (tokens, tags) in enumerate(split):
+    for _ in range(num_copies):
+        for row, (tokens, tags) in enumerate(commands):
             new_tokens, new_tags, done = [], [], 0
             for start, stop, kind in sorted(spans_of(tags)):
                 drawn = texts[kind][rng.integers(len(texts[kind]))]
@@ -132,145 +263,12 @@ def swap_slots(rows: pd.DataFrame, *, copies: int, seed: int = 42) -> pd.DataFra
             new_tokens, new_tags = new_tokens + tokens[done:], new_tags + tags[done:]
             if new_tokens != tokens:
                 altered.append((row, " ".join(new_tokens), " ".join(new_tags)))
-    places = [row for row, *_ in altered]
-    return rows.iloc[places].assign(tokens=[tokens for _, tokens, _ in altered], tags=[tags for *_, tags in altered])
-
-
-def check_rows(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Return the tags and the intents that train has; warn of intents of other splits that it lacks, which cannot be found.
-
-    Raises:
-        ValueError: As `train` does.
-    """
-    labels = tag.check_rows(frame)
-    empty = np.flatnonzero(frame["intent"].str.strip() == "")
-    if len(empty):
-        row = frame.iloc[empty[0]]
-        raise ValueError(
-            f"{row['split']}: the command {row['tokens'][:40]!r} has no intent. Fill in the column intent, or leave such rows out."
-        )
-    intents = sorted(frame.loc[frame["split"] == "train", "intent"].unique())
-    if len(intents) < 2:
-        raise ValueError(
-            f"All commands in train have the intent {intents[0]!r}, but two intents are needed at least. Add commands of another."
-        )
-    _warn_of_unknown(frame.loc[frame["split"] != "train", "intent"], intents)
-    return labels, intents
-
-
-def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False, keep_valid: bool = False, seed: int = 42) -> SavedModel:
-    """Put linear models beside both heads: on n-grams of the command for its intent, on features of each word for its tag.
-
-    Args:
-        saved: From `train` with ngrams=False; it stays as it is.
-        frame: The rows it was trained on, with the split valid, which tells how much of either to add; without one both get a
-            usual share.
-        balanced: Every intent and every tag counts alike in the linear models, however many rows have it.
-        keep_valid: Do without the rows of valid in the end. Else the linear models learn from them too once the shares are found, and
-            a score on valid says nothing any more.
-        seed: Of their solver.
-
-    Returns:
-        A model whose scores are the sums of both.
-    """
-    intents = saved.settings["intents"]
-    # An intent that train lacks cannot be learned from; its command still has tags.
-    parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
-    known = {split: rows["intent"].isin(intents).to_numpy() for split, rows in parts.items()}
-    words = {split: token_lists(rows["tokens"]) for split, rows in parts.items()}
-    codes = {split: tag_codes(rows["tags"], saved.labels) for split, rows in parts.items()}
-    texts = {split: rows.loc[known[split], "tokens"].tolist() for split, rows in parts.items()}
-    intent_codes = {split: rows.loc[known[split], "intent"].map(intents.index).to_numpy() for split, rows in parts.items()}
-    network = command_scores(saved, parts["valid"]["tokens"]) if "valid" in parts else None
-    shared = {"keep_valid": keep_valid, "balanced": balanced, "seed": seed}
-    num_buckets = num_buckets_for(len(saved.labels))
-    both, mixed_tags = put_beside(
-        saved,
-        build_intent_slot_model,
-        {split: np.concatenate(hash_words(rows, num_buckets=num_buckets)) for split, rows in words.items()},
-        {split: np.concatenate(rows) for split, rows in codes.items()},
-        network_scores=np.concatenate(network[0]) if network else None,
-        usual_shares=_TAG_SHARES,
-        num_buckets=num_buckets,
-        head="logits_tags",
-        by_rarity=False,
-        penalty=_PENALTY,
-        **shared,
-    )
-    shares = both.settings["shares"]
-    num_buckets = num_buckets_for(len(intents))
-    both, mixed_intents = put_beside(
-        both,
-        build_intent_slot_model,
-        {split: hash_ngrams(rows, num_buckets=num_buckets) for split, rows in texts.items()},
-        intent_codes,
-        network_scores=network[1][known["valid"]] if network else None,
-        usual_shares=_INTENT_SHARES,
-        num_buckets=num_buckets,
-        head="logits_intent",
-        table_layer="intent_ngram_scores",
-        buckets="num_intent_buckets",
-        num_classes=len(intents),
-        **shared,
-    )
-    both.settings |= {"shares": shares, "intent_shares": both.settings["shares"]}
-    both.settings.pop("intent_temperature", None)
-    if network:
-        ends = np.cumsum([len(row) for row in words["valid"]])[:-1]
-        _settle(both, np.split(mixed_tags, ends), mixed_intents, parts["valid"][known["valid"]], codes["valid"])
-    return both
-
-
-def evaluate(saved: SavedModel, frame: pd.DataFrame) -> Evaluation:
-    """Score a model on the columns tokens, tags and intent.
-
-    Returns:
-        intent_accuracy, slot_f1 (exact slots, over all commands together), frame_accuracy (intent and all tags right),
-        slot_precision and slot_recall with 95 % intervals, and the tables intents (accuracy and rows of each) and slots
-        (precision, recall, F1 and rows of each type). An intent that the model does not know counts as wrong.
-
-    Raises:
-        ValueError: If a tag is not one of the model's.
-    """
-    check_tags(frame)
-    check_known_tags(frame["tags"], saved.labels, "row", "is unknown to this model, which knows")
-    _warn_of_unknown(frame["intent"], saved.settings["intents"])
-    wanted = list(zip(frame["intent"], frame["tags"], strict=True))
-    found = [(intent, " ".join(tags)) for intent, tags, _ in read_commands(saved, frame["tokens"])]
-    right = pd.DataFrame({"intent": frame["intent"].to_numpy(), "right": [a == b for (a, _), (b, _) in zip(wanted, found, strict=True)]})
-    intents = right.groupby("intent")["right"].agg(["mean", "size"]).reset_index()
-    intents.columns = ["intent", "accuracy", "rows"]
-    slots = entity_table(*([tags.split(" ") for _, tags in frames] for frames in (wanted, found)))
-    return Evaluation(rows=len(frame), metrics=frame_table(wanted, found), tables={"intents": intents, "slots": slots})
-
-
-def predict(saved: SavedModel, rows: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """Return prediction and confidence for rows with tokens, joined by single spaces.
-
-    The prediction is a JSON object: {"intent": name, "slots": [{"slot": name, "text": words, "start": first word, "stop": word after
-    the last}]}, words counted from 0. The confidence is the calibrated probability of the intent times that of the least certain tag.
-    """
-    texts = [row["tokens"] for row in rows]
-    found = []
-    for text, (intent, tags, confidence) in zip(texts, read_commands(saved, texts), strict=True):
-        meant = {"intent": intent, "slots": slots_of(text.split(" "), tags)}
-        found.append({"prediction": json.dumps(meant, ensure_ascii=False), "confidence": round(confidence, 4)})
-    return found
-
-
-def read_commands(saved: SavedModel, texts: Sequence[str]) -> list[tuple[str, list[str], float]]:
-    """Return intent, tags (the best legal ones) and confidence of each command."""
-    tag_scores, intent_scores = command_scores(saved, texts)
-    probs = softmax(intent_scores.astype("float64") / saved.settings.get("intent_temperature", 1.0))
-    found = []
-    for row, (codes, tag_probs) in zip(probs, tag.best_tags(saved, tag_scores), strict=True):
-        tags = [saved.labels[code] for code in codes]
-        found.append((saved.settings["intents"][row.argmax()], tags, float(row.max() * tag_probs.min())))
-    return found
+    originals = rows.iloc[[row for row, *_ in altered]]
+    return originals.assign(tokens=[tokens for _, tokens, _ in altered], tags=[tags for *_, tags in altered])
 
 
 def slots_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the slots of a command: dictionaries of slot, text, start and stop (places of words, from 0).
+    """Return the slots of a command: dicts of slot (its type), text, start (its first word, from 0) and stop (the word after its last).
 
     Example:
         >>> slots_of(["ten", "minutes", "please"], ["B-duration", "I-duration", "O"])
@@ -279,19 +277,15 @@ def slots_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
     return [{"slot": kind, "text": " ".join(words[start:stop]), "start": start, "stop": stop} for start, stop, kind in spans_of(tags)]
 
 
-def command_scores(saved: SavedModel, texts: Sequence[str]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the logits of each command's words, shape (words, num_tags), and of its intent, (num_texts, num_intents).
+def command_logits(saved: SavedModel, sentences: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the logits of each command's words, shape (num_words, num_tags), and of its intent, (num_commands, num_intents).
 
-    A command of more than `slm_helpers.text.tagging.MAX_WORDS` words is read in pieces; the first one tells the intent.
+    A command that is longer than a window (`slm_helpers.text.tagging.MAX_WORDS`) is read in several; the first one gives the intent.
     """
-    sentences, num_tags = token_lists(texts), len(saved.labels)
-    pieces = [(row, *piece) for row, words in enumerate(sentences) for piece in windows_of(len(words))]
-    inputs = encode_commands(saved, [sentences[row][start:stop] for row, start, stop, _, _ in pieces])
-    tags: list[list[np.ndarray]] = [[] for _ in sentences]
+    num_tags = len(saved.labels)
+    tags: list[list[np.ndarray]] = [[np.zeros((0, num_tags), dtype="float32")] for _ in sentences]
     intents = np.zeros((len(sentences), len(saved.settings["intents"])), dtype="float32")
-    for (row, start, stop, first, last), scores in zip(
-        pieces, run_rows(saved.model, inputs, along="word_ends", batch_size=64), strict=True
-    ):
+    for row, (start, stop, first, last), scores in run_windows(saved, sentences, lambda windows: encode_commands(saved, windows)):
         tags[row].append(scores[first - start : last - start, :num_tags])
         if start == 0:
             intents[row] = scores[stop, num_tags:]
@@ -299,49 +293,77 @@ def command_scores(saved: SavedModel, texts: Sequence[str]) -> tuple[list[np.nda
 
 
 def encode_commands(saved: SavedModel, sentences: Sequence[Sequence[str]]) -> dict[str, list[np.ndarray]]:
-    """Return what `build_intent_slot_model` reads of each command: what a tagger reads, with one more place, and its n-grams."""
+    """Return what the network reads of each command: what a tagger reads, with one more position for the intent, and n-grams."""
     layers = {layer.name: layer for layer in saved.model.layers}
-    beside = [layers[name].num_buckets if name in layers else 0 for name in ("ngram_scores", "intent_ngram_scores")]
-    inputs = encode_sentences(saved.tokenizer, sentences, num_buckets=beside[0])
+    num_buckets = [layers[name].num_buckets if name in layers else 0 for name in ("ngram_scores", "intent_ngram_scores")]
+    inputs = encode_sentences(saved.tokenizer, sentences, num_buckets=num_buckets[0])
     inputs["word_ends"] = [np.append(ends, ends[-1]) for ends in inputs["word_ends"]]
     for name in ("characters", "features"):
         if name in inputs:
             inputs[name] = [np.pad(rows, ((0, 1), (0, 0))) for rows in inputs[name]]
-    if beside[1]:
-        inputs["ngrams"] = hash_ngrams([" ".join(words) for words in sentences], num_buckets=beside[1])
+    if num_buckets[1]:
+        inputs["ngrams"] = hash_ngrams([" ".join(words) for words in sentences], num_buckets=num_buckets[1])
     return inputs
 
 
-def _settle(
-    saved: SavedModel,
-    tag_scores: list[np.ndarray],
-    intent_scores: np.ndarray,
-    rows: pd.DataFrame,
-    codes: list[np.ndarray] | None = None,
-) -> None:
-    """Note the temperatures and the caution that suit the scores of valid best."""
-    tag.settle(saved, tag_scores, codes if codes is not None else tag_codes(rows["tags"], saved.labels))
-    known = rows["intent"].isin(saved.settings["intents"]).to_numpy()
-    if known.any():
-        targets = rows.loc[known, "intent"].map(saved.settings["intents"].index).to_numpy()
-        saved.settings["intent_temperature"] = fit_temperature(intent_scores[known], targets)
+def _with_known_intent(saved: SavedModel, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose intent the model knows: from others its intent head cannot learn."""
+    return rows[rows["intent"].isin(saved.settings["intents"])]
+
+
+def _add_linear_intent_head(
+    saved: SavedModel, parts: dict[str, pd.DataFrame], network_logits: np.ndarray | None, **options: Any
+) -> tuple[SavedModel, np.ndarray | None]:
+    """Combine the logits of intents with a linear model on the n-grams of a command, see `add_linear_head`."""
+    from slm_helpers.models.taggers import build_intent_slot_model
+
+    intents = saved.settings["intents"]
+    num_buckets, known = num_buckets_for(len(intents)), {split: _with_known_intent(saved, rows) for split, rows in parts.items()}
+    if network_logits is not None:
+        network_logits = network_logits[parts["valid"]["intent"].isin(intents).to_numpy()]
+    return add_linear_head(
+        saved,
+        build_intent_slot_model,
+        {split: hash_ngrams(rows["tokens"].tolist(), num_buckets=num_buckets) for split, rows in known.items()},
+        {split: rows["intent"].map(intents.index).to_numpy() for split, rows in known.items()},
+        network_logits=network_logits,
+        default_weights=_INTENT_WEIGHTS,
+        num_buckets=num_buckets,
+        head="logits_intent",
+        table_layer="intent_ngram_scores",
+        buckets_argument="num_intent_buckets",
+        num_classes=len(intents),
+        **options,
+    )
+
+
+def _calibrate_intent(saved: SavedModel, logits: np.ndarray, intents: pd.Series) -> None:
+    """Note in the settings the temperature that suits the logits of the intents of valid best."""
+    if len(intents):
+        saved.settings["intent_temperature"] = fit_temperature(logits, intents.map(saved.settings["intents"].index).to_numpy())
 
 
 def _examples(saved: SavedModel, rows: pd.DataFrame) -> Examples:
-    """Return labelled commands, long ones in pieces; the last target is the intent, which does not count if it is unknown."""
+    """Return labelled commands, long ones in windows; the last target is the intent, which does not count if it is unknown."""
+    from slm_helpers.training.batches import Examples
+
     sentences, targets = [], []
     codes = tag_codes(rows["tags"], saved.labels)
-    places = {intent: len(saved.labels) + place for place, intent in enumerate(saved.settings["intents"])}
+    index = {intent: len(saved.labels) + code for code, intent in enumerate(saved.settings["intents"])}
     for words, row, intent in zip(token_lists(rows["tokens"]), codes, rows["intent"], strict=True):
         for window, window_codes in window_targets(row):
             sentences.append(words[window])
-            targets.append(np.append(window_codes, places.get(intent, -1)))
-    weights = [np.append(np.ones(len(target) - 1), _INTENT_WEIGHT) for target in targets]
+            targets.append(np.append(window_codes, index.get(intent, -1)))
+    weights = [np.append(np.ones(len(target) - 1), _INTENT_LOSS_WEIGHT) for target in targets]
     return Examples(encode_commands(saved, sentences), targets, along="word_ends", target_weights=weights)
 
 
-def _warn_of_unknown(found: pd.Series, intents: Sequence[str]) -> None:
-    unknown = found[~found.isin(intents)]
+def _are_dicts(rows: Any) -> bool:
+    return bool(len(rows)) and all(isinstance(row, dict) for row in rows)
+
+
+def _warn_of_unknown(intents: pd.Series, known: Sequence[str]) -> None:
+    unknown = intents[~intents.isin(known)]
     if len(unknown):
         warnings.warn(
             f"{len(unknown)} command(s) have an intent that train lacks ({', '.join(sorted(set(unknown))[:5])}); they count as wrong.",

@@ -67,8 +67,6 @@ def _around(module: ModuleType, word: str) -> type[Task]:
 
         def _train(self, frame, *, base, config, keep_valid, checkpoint_dir, callbacks):
             options = {"keep_valid": keep_valid} if "keep_valid" in parameters else {}
-            if not getattr(self, "ngrams", True):
-                options["ngrams"] = False
             return module.train(frame, base=base, config=config, **options)
 
         def evaluate_frame(self, frame: pd.DataFrame) -> Evaluation:
@@ -80,18 +78,6 @@ def _around(module: ModuleType, word: str) -> type[Task]:
         def row_predictor(self):
             return module.Predictor(self.saved_) if hasattr(module, "Predictor") else self.predict_rows
 
-    if "ngrams" in parameters:
-
-        class WithNgrams(Around):
-            def __init__(self, base=None, *, ngrams=True, epochs=None, batch_size=None, learning_rate=None, max_seconds=None,
-                         class_weight=None, config=None, seed=42):  # fmt: skip
-                super().__init__(
-                    base, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, max_seconds=max_seconds,
-                    class_weight=class_weight, config=config, seed=seed,
-                )  # fmt: skip
-                self.ngrams = ngrams
-
-        return WithNgrams
     return Around
 
 
@@ -138,7 +124,11 @@ def finetune(
         changes["ngrams"] = False
     if "class_weight" in changes and ("class_weight" not in names or task in ("lm", "translate")):
         raise ValueError(f"The task {task} has no setting balanced; leave --balanced out.")
-    estimator = kind(base=base, seed=seed, **changes)
+    if base is not None and "base" not in names:
+        raise ValueError(f"The task {task} starts from random weights: leave the base out (--base none).")
+    if "base" in names:
+        changes["base"] = base
+    estimator = kind(seed=seed, **changes)
     estimator.training_config()  # raises for settings that cannot be
     check_replaceable(out)
     check_writable(out.parent)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import class_table, confusion_table, fit_temperature, score_table
-from slm_helpers.tasks.base import Evaluation, Task, put_beside, starting_tokenizer
+from slm_helpers.tasks.base import Evaluation, Task, add_linear_head, starting_tokenizer
 from slm_helpers.text.hashing import hash_ngrams, num_buckets_for
 from slm_helpers.training.config import TrainConfig
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 256  # of a text that are read, unless the model's settings say otherwise
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base: few rows do not fill a larger one
-_SHARES = (0.7, 2.0)  # of network and n-grams where there is no valid part to tell
+_ENSEMBLE_WEIGHTS = (0.7, 2.0)  # of network and linear model where there is no valid part to fit them
 FEW_ROWS = 2000  # of train; with no more than these a linear probe of the base is tried too
 
 
@@ -170,9 +170,13 @@ class TextClassifier(ClassifierMixin, Task):
         saved = SavedModel(model=model, tokenizer=tokenizer, task="classify", labels=labels, settings=settings)
         if valid is not None:
             saved.settings["temperature"] = fit_temperature(text_scores(saved, parts["valid"]["text"].tolist()), codes["valid"])
-        if self.ngrams:
-            saved = add_ngrams(saved, frame, balanced=config.class_weight == "balanced", keep_valid=keep_valid, seed=self.seed)
         return saved, history
+
+    def _with_linear_model(self, frame: pd.DataFrame, *, keep_valid: bool) -> SavedModel:
+        frame = frame.assign(label=frame["label"].astype(str))
+        return add_ngrams(
+            self.saved_, frame, balanced=self.training_config().class_weight == "balanced", keep_valid=keep_valid, seed=self.seed
+        )
 
     def _build(self, base: SavedModel | None, vocab_size: int, num_classes: int) -> keras.Model:
         from slm_helpers.models.classifiers import build_text_classifier, classifier_from_base
@@ -212,16 +216,16 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
     texts = {split: rows["text"].tolist() for split, rows in parts.items()}
     num_buckets = num_buckets_for(len(saved.labels), texts["train"])
-    both, _ = put_beside(
+    both, _ = add_linear_head(
         saved,
         build_text_classifier,
         {split: hash_ngrams(rows, num_buckets=num_buckets) for split, rows in texts.items()},
         {split: rows["label"].map(saved.labels.index).to_numpy() for split, rows in parts.items()},
-        network_scores=text_scores(saved, texts["valid"]) if "valid" in texts else None,
-        usual_shares=_SHARES,
+        network_logits=text_scores(saved, texts["valid"]) if "valid" in texts else None,
+        default_weights=_ENSEMBLE_WEIGHTS,
         keep_valid=keep_valid,
         num_buckets=num_buckets,
-        balanced=balanced,
+        class_weight="balanced" if balanced else None,
         seed=seed,
     )
     return both

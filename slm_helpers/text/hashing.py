@@ -96,9 +96,9 @@ def fit_ngram_table(
     *,
     num_classes: int,
     num_buckets: int,
-    balanced: bool = False,
-    by_rarity: bool = True,
-    penalty: float = 1.0,
+    class_weight: str | None = None,
+    use_idf: bool = True,
+    l2: float = 1.0,
     seed: int = 42,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit a linear support vector machine to TF-IDF of hashed n-grams (each counted once a text, rows of unit length).
@@ -108,9 +108,9 @@ def fit_ngram_table(
         codes: Class of each text or word, from 0; two classes at least.
         num_classes: Number of classes.
         num_buckets: As given to `hash_ngrams`.
-        balanced: Every class counts alike, however many rows it has.
-        by_rarity: Weigh rare n-grams more (the IDF); else all alike.
-        penalty: Of the squared weights against the summed loss (1 / C of scikit-learn).
+        class_weight: "balanced" gives every class the same weight, however many rows it has.
+        use_idf: Weight n-grams by their inverse document frequency; else all alike.
+        l2: Weight of the squared weights in the loss (1 / C of scikit-learn).
         seed: Of the solver.
 
     Returns:
@@ -124,32 +124,32 @@ def fit_ngram_table(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
-    places = np.concatenate([np.asarray(ids, dtype="int64") for ids in ngrams])
-    lengths = np.array([len(ids) for ids in ngrams])
-    frequency = np.bincount(places, minlength=num_buckets + 1)
-    rarity = np.log((1 + len(ngrams)) / (1 + frequency)) + 1 if by_rarity else np.ones(num_buckets + 1)
-    rarity[0] = 0.0
+    ids = np.concatenate([np.asarray(row, dtype="int64") for row in ngrams])
+    lengths = np.array([len(row) for row in ngrams])
+    frequency = np.bincount(ids, minlength=num_buckets + 1)
+    idf = np.log((1 + len(ngrams)) / (1 + frequency)) + 1 if use_idf else np.ones(num_buckets + 1)
+    idf[0] = 0.0
     rows = np.repeat(np.arange(len(ngrams)), lengths)
-    norms = np.sqrt(np.maximum(np.bincount(rows, weights=rarity[places] ** 2, minlength=len(ngrams)), 1e-12))
-    features = csr_matrix((rarity[places] / norms[rows], places, np.cumsum([0, *lengths])), shape=(len(ngrams), num_buckets + 1))
-    machine = LinearSVC(
-        C=1 / penalty,
-        class_weight="balanced" if balanced else None,
+    norms = np.sqrt(np.maximum(np.bincount(rows, weights=idf[ids] ** 2, minlength=len(ngrams)), 1e-12))
+    features = csr_matrix((idf[ids] / norms[rows], ids, np.cumsum([0, *lengths])), shape=(len(ngrams), num_buckets + 1))
+    svm = LinearSVC(
+        C=1 / l2,
+        class_weight=class_weight,
         max_iter=1000 if num_classes <= _MANY_CLASSES else 20,
         random_state=seed,
     )
     with warnings.catch_warnings():
         if num_classes > _MANY_CLASSES:
             warnings.simplefilter("ignore", ConvergenceWarning)
-        machine.fit(features, codes)
-    weights, bias = machine.coef_, machine.intercept_
+        svm.fit(features, codes)
+    weights, bias = svm.coef_, svm.intercept_
     if len(weights) == 1:  # of two classes scikit-learn scores the second only
         weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
     table = np.zeros((num_buckets + 1, num_classes + 1), dtype="float32")
-    table[:, machine.classes_] = weights.T * rarity[:, None]
-    table[:, -1] = rarity**2
+    table[:, svm.classes_] = weights.T * idf[:, None]
+    table[:, -1] = idf**2
     full_bias = np.full(num_classes, -1.0, dtype="float32")  # a class without a row stays behind all others
-    full_bias[machine.classes_] = bias
+    full_bias[svm.classes_] = bias
     return table, full_bias
 
 
@@ -164,30 +164,30 @@ def ngram_scores(table: np.ndarray, ngrams: Sequence[np.ndarray]) -> np.ndarray:
     return sums[:, :-1] / np.sqrt(np.maximum(sums[:, -1:], 1e-6))
 
 
-def fit_mixture(first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """Return how much of two models' scores to add so that softmax of the sum tells the targets best; neither is less than 0.
+def fit_ensemble_weights(first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Return the weights of two models' logits with which softmax of their sum predicts the targets best; neither is below 0.
 
     Args:
-        first: Scores of each row, shape (num_rows, num_classes), on rows that neither model was trained on.
+        first: Logits of one model, shape (num_rows, num_classes), on rows that neither model was trained on.
         second: The same of the other model.
-        targets: The right class of each row.
+        targets: The class of each row.
     """
     from scipy.optimize import minimize
 
-    parts = [np.asarray(scores, dtype="float64") - scores.max(axis=1, keepdims=True) for scores in (first, second)]
+    parts = [np.asarray(logits, dtype="float64") - logits.max(axis=1, keepdims=True) for logits in (first, second)]
     rows = np.arange(len(targets))
 
-    def loss(shares: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = shares[0] * parts[0] + shares[1] * parts[1]
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = weights[0] * parts[0] + weights[1] * parts[1]
         scores -= scores.max(axis=1, keepdims=True)
         probs = np.exp(scores)
         probs /= probs.sum(axis=1, keepdims=True)
-        slopes = [float(((probs * part).sum(axis=1) - part[rows, targets]).mean()) for part in parts]
-        return float(-np.log(np.maximum(probs[rows, targets], 1e-300)).mean()), np.array(slopes)
+        gradient = [float(((probs * part).sum(axis=1) - part[rows, targets]).mean()) for part in parts]
+        return float(-np.log(np.maximum(probs[rows, targets], 1e-300)).mean()), np.array(gradient)
 
-    # Within bounds: on few rows that are all right the best shares would be without end.
-    found = minimize(loss, [0.5, 1.0], jac=True, bounds=[(0.0, 10.0), (0.0, 30.0)], method="L-BFGS-B")
-    return float(found.x[0]), float(found.x[1])
+    # Within bounds: on few rows that are all right the best weights would be without end.
+    fitted = minimize(loss, [0.5, 1.0], jac=True, bounds=[(0.0, 10.0), (0.0, 30.0)], method="L-BFGS-B")
+    return float(fitted.x[0]), float(fitted.x[1])
 
 
 def _shape(word: str) -> str:

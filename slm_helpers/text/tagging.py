@@ -21,7 +21,7 @@ _WORD_START, _WORD_END = 257, 258  # character ids; 0 is padding, 1 to 256 are t
 
 
 def token_lists(sentences: Sequence[str | Sequence[str]], *, name: str = "X") -> list[list[str]]:
-    """Return sentences as lists of tokens; strings are split at single spaces.
+    """Return sentences as lists of tokens; strings are split at single spaces, and an empty one has no token.
 
     Raises:
         TypeError: If one string is given instead of a list of sentences, or a token is not a string.
@@ -35,7 +35,7 @@ def token_lists(sentences: Sequence[str | Sequence[str]], *, name: str = "X") ->
         raise TypeError(f"{name} is one string ({sentences!r:.40}), but a list of sentences is needed: pass [{sentences!r:.40}].")
     found = []
     for row, sentence in enumerate(sentences, 1):
-        tokens = sentence.split(" ") if isinstance(sentence, str) else list(sentence)
+        tokens = (sentence.split(" ") if sentence else []) if isinstance(sentence, str) else list(sentence)
         for position, token in enumerate(tokens, 1):
             if not isinstance(token, str):
                 raise TypeError(f"{name}, sentence {row}, token {position}: {token!r:.40} is {type(token).__name__}, but must be a string.")

@@ -29,7 +29,7 @@ def test_importing_the_tasks_loads_no_keras():
 
 def test_public_names_are_listed_and_others_are_named_in_the_error():
     assert {"TextClassifier", "load_dataset", "load_pretrained", "load_model", "TextGenerator"} <= set(dir(slm_helpers))
-    with pytest.raises(AttributeError, match="Public names: TextClassifier"):
+    with pytest.raises(AttributeError, match=r"Public names: .*TextClassifier"):
         slm_helpers.TextClassifyer  # noqa: B018
 
 

@@ -4,12 +4,15 @@ import csv
 import json
 import wave
 
+import slm_helpers
+from slm_helpers.baselines.keyword_spotting import build_sound_classifier
 from slm_helpers.cli import main
 from slm_helpers.data.audio import (
     NUM_BANDS,
     RATE,
     check_samples,
     log_mel,
+    mask_frames,
     mel_filters,
     mfcc,
     read_recordings,
@@ -22,13 +25,15 @@ from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.simulated import TONE_WORDS, simulate_tone_words
 from slm_helpers.models.classifiers import build_keyword_spotter
 from slm_helpers.models.saved import load_model
-from slm_helpers.tasks import keyword_spotting as listen
+from slm_helpers.tasks.keyword_spotting import KeywordSpotter
+from slm_helpers.training import finetune
 from slm_helpers.training.config import TrainConfig
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 
 def tone(frequency: float, *, seconds: float = 0.3, loudness: float = 0.5) -> np.ndarray:
@@ -135,8 +140,23 @@ def test_altered_copies_differ_in_length_and_stay_within_bounds():
     lengths = np.array([len(copy) for copy in copies]) / len(tone(440))
     assert lengths.min() > 0.85 and lengths.max() < 1.18 and len(set(lengths)) > 10
     assert all(np.abs(copy).max() <= 1 for copy in copies)
-    frames = listen.hide_some(np.ones((30, 40), "int32"), rng=rng)
-    assert 0.5 < frames.mean() <= 1
+
+
+def test_masks_cover_frames_and_bands_in_a_row_and_leave_the_rest():
+    rng = np.random.default_rng(0)
+    frames = np.arange(1, 1201, dtype="int32").reshape(30, 40)
+    masked = [mask_frames(frames, rng=rng) for _ in range(50)]
+    sizes = []
+    for copy in masked:
+        hidden = copy == 0
+        assert (copy[~hidden] == frames[~hidden]).all()
+        rows, bands = hidden.all(axis=1), hidden.all(axis=0)
+        assert (hidden == rows[:, None] | bands[None]).all()
+        for axis in (rows, bands):
+            assert (np.diff(np.flatnonzero(axis)) == 1).all()
+        sizes.append((rows.sum(), bands.sum()))
+    assert np.max(sizes, axis=0).tolist() == [6, 8] and np.min(sizes, axis=0).tolist() == [0, 0]  # up to a fifth
+    assert np.mean(sizes, axis=0).min() > 2 and frames.min() == 1
 
 
 # The network and the task
@@ -213,24 +233,102 @@ def test_bad_sounds_are_refused_in_one_line_through_the_shell(trained, tmp_path,
         assert code == 2 and part in err and err.count("\n") == 1 and not (tmp_path / "out.csv").exists()
 
 
-def test_the_same_seed_gives_the_same_listener():
+def test_the_same_seed_gives_the_same_network():
     frame = simulate_tone_words(num_speakers=1, num_takes=7)
-    config = TrainConfig(epochs=1, batch_size=64, precision="float32")
-    one, other = (listen.train(frame, config=config, units=8, copies=1)[0] for _ in range(2))
-    assert all(np.array_equal(a, b) for a, b in zip(one.model.get_weights(), other.model.get_weights(), strict=True))
-    baseline = listen.build_sound_baseline().fit(frame["sound"].tolist(), frame["label"].tolist())
+    spotter = KeywordSpotter(epochs=1, batch_size=64, units=8, num_copies=1, config=TrainConfig(precision="float32"))
+    one, other = (clone(spotter).fit_frame(frame).saved_.model.get_weights() for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    baseline = build_sound_classifier().fit(frame["sound"].tolist(), frame["label"].tolist())
     assert (baseline.predict(frame["sound"].tolist()) == frame["label"]).mean() > 0.8
 
 
-def test_balanced_lets_every_class_count_alike(monkeypatch):
-    frame = pd.DataFrame({"sound": [tone(300 + 10 * i) for i in range(8)], "label": ["a"] * 6 + ["b"] * 2, "split": "train"})
+@pytest.fixture
+def examples_seen(monkeypatch) -> list:
+    """The examples and settings that trainings would have had."""
     seen = []
-    monkeypatch.setattr(listen, "fit_examples", lambda model, train, valid, config: seen.append(train))
+    monkeypatch.setattr(finetune, "fit_examples", lambda model, train, valid, *, config, **options: seen.append((train, config)))
+    return seen
+
+
+def few_sounds(num_rows: int = 8) -> pd.DataFrame:
+    """Return noise, in which no band and no frame is at its mean."""
+    labels, rng = ["a"] * (num_rows - num_rows // 4) + ["b"] * (num_rows // 4), np.random.default_rng(0)
+    return pd.DataFrame({"sound": [rng.uniform(-0.5, 0.5, 2400) for _ in labels], "label": labels, "split": "train"})
+
+
+def test_balanced_gives_every_class_the_same_weight(examples_seen):
     for class_weight in (None, "balanced"):
-        listen.train(frame, config=TrainConfig(epochs=1, class_weight=class_weight), units=4, copies=1)
-    assert (seen[0].weights == 1).all() and len(seen[0]) == 16
-    assert seen[1].weights[np.array(seen[1].targets) == 0].sum() == pytest.approx(8)
-    assert seen[1].weights[np.array(seen[1].targets) == 1].sum() == pytest.approx(8)
+        KeywordSpotter(epochs=1, class_weight=class_weight, units=4, num_copies=1).fit_frame(few_sounds())
+    (plain, _), (balanced, _) = examples_seen
+    assert (plain.weights == 1).all() and len(plain) == 16
+    assert balanced.weights[np.array(balanced.targets) == 0].sum() == pytest.approx(8)
+    assert balanced.weights[np.array(balanced.targets) == 1].sum() == pytest.approx(8)
+
+
+def test_copies_are_altered_and_masked_and_the_recordings_themselves_are_not(examples_seen):
+    for num_copies in (0, 2):
+        KeywordSpotter(units=4, num_copies=num_copies).fit_frame(few_sounds())
+    (plain, _), (more, _) = examples_seen
+    assert len(plain) == 8 and len(more) == 24 and more.targets == plain.targets * 3
+    frames = more.inputs["frames"]
+    assert all((a == b).all() for a, b in zip(frames[:8], plain.inputs["frames"], strict=True))
+    masked = [(rows == 0).all(axis=1).any() or (rows == 0).all(axis=0).any() for rows in frames]
+    assert not any(masked[:8]) and np.mean(masked[8:]) > 0.5, "copies are not masked"
+    assert len({len(rows) for rows in frames[8:]}) > 1, "copies are not faster or slower"
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 16), (32, 32), (64, 64)])
+def test_a_given_batch_size_is_used_also_where_recordings_are_few(examples_seen, given, used):
+    KeywordSpotter(units=4, num_copies=0, batch_size=given).fit_frame(few_sounds())
+    assert examples_seen[0][1].batch_size == used
+
+
+@pytest.fixture(scope="module")
+def spotter() -> KeywordSpotter:
+    """Trained on low and high tones with whole numbers as labels."""
+    sounds, labels = [tone(300 + 1500 * (i % 2) + i, seconds=0.2) for i in range(16)], [i % 2 for i in range(16)]
+    return KeywordSpotter(units=8, epochs=3, learning_rate=0.02, num_copies=1).fit(sounds, labels, validation_data=(sounds[:8], labels[:8]))
+
+
+def test_recordings_are_paths_or_samples_and_labels_keep_their_type(spotter, tmp_path):
+    low, high = tone(310, seconds=0.2), tone(1810, seconds=0.2)
+    path = write_wav(tmp_path / "high.wav", high)
+    loaded = slm_helpers.load_model(spotter.save(tmp_path / "model"))
+    for model in (spotter, loaded):
+        assert type(model) is KeywordSpotter and model.classes_.tolist() == [0, 1] and model.classes_.dtype == np.int64
+        for sounds in (
+            [low, path],
+            [low, str(path)],
+            (low, high),
+            np.stack([low, high]),
+            pd.Series([low, path]),
+            [{"sound": low}, {"sound": path}],
+        ):
+            assert model.predict(sounds).tolist() == [0, 1]
+        np.testing.assert_allclose(model.predict_proba([low, high]).sum(axis=1), 1)
+    assert spotter.score([low, high, path], [0, 1, 1]) == 1.0
+    assert [row["prediction"] for row in spotter.predict_rows([{"sound": path}])] == [1]
+
+
+def test_nothing_in_gives_nothing_out(spotter):
+    assert spotter.predict([]).shape == (0,) and spotter.predict_proba([]).shape == (0, 2) and spotter.predict_rows([]) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda spotter: spotter.predict(tone(300)), TypeError, "one recording"),
+        (lambda spotter: spotter.predict("a.wav"), TypeError, "Pass a list"),
+        (lambda spotter: spotter.predict(["no such.wav"]), FileNotFoundError, "no such"),
+        (lambda spotter: spotter.evaluate([tone(300)], [7]), ValueError, "label '7' is unknown to this model, which knows 0, 1"),
+        (lambda spotter: spotter.evaluate([tone(300)], [0, 1]), ValueError, "X has 1 rows and y 2"),
+        (lambda spotter: spotter.predict([{"file": "a.wav"}]), ValueError, "'sound' is missing"),
+        (lambda spotter: KeywordSpotter().predict([]), ValueError, "has learned nothing yet"),
+    ],
+)
+def test_mistakes_are_told(spotter, call, error, message):
+    with pytest.raises(error, match=message):
+        call(spotter)
 
 
 # Public recordings

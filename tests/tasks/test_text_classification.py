@@ -56,7 +56,7 @@ def test_a_trained_folder_holds_what_was_measured(trained):
     saved = models.load_model(trained / "model", task="classify")
     assert saved.labels == ["blame", "praise"]
     assert saved.metrics["accuracy"]["value"] > 0.9
-    assert 0 <= saved.settings["shares"][0] <= 10 and 0 < saved.settings["shares"][1] <= 30
+    assert 0 <= saved.settings["ensemble_weights"][0] <= 10 and 0 < saved.settings["ensemble_weights"][1] <= 30
     card = (trained / "model" / "card.md").read_text()
     assert "random weights" in card and "142 train, 18 valid, 40 test" in card and "| accuracy |" in card
 

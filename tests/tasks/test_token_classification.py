@@ -4,15 +4,18 @@ import csv
 import itertools
 import json
 
+import slm_helpers
 from slm_helpers.cli import main
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.layers import CharCNN, LastSubwordPooling, ReverseSequence, WordMeanPooling
-from slm_helpers.models.saved import SavedModel, load_model, save_model
+from slm_helpers.models.saved import SavedModel, load_model
 from slm_helpers.models.taggers import build_tagger
 from slm_helpers.tasks import token_classification as tag
+from slm_helpers.tasks.token_classification import TokenTagger
 from slm_helpers.text.hashing import NUM_WORD_FEATURES, fit_ngram_table, hash_words, word_features
 from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS, tag_codes
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
+from slm_helpers.training import finetune
 from slm_helpers.training.config import TrainConfig
 
 import keras
@@ -21,7 +24,8 @@ import pandas as pd
 import pytest
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-FAST = TrainConfig(epochs=12, batch_size=16, learning_rate=0.01, precision="float32")
+FLOAT32 = TrainConfig(precision="float32")
+FAST = {"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "config": FLOAT32}
 PEOPLE, PLACES = ["Ada", "Bo", "Cleo", "Dan"], ["Bergen", "Oslo", "Turin", "Lima"]
 
 
@@ -41,10 +45,9 @@ def toy_rows(num_rows: int, *, seed: int = 0) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def toy():
-    """A tagger of the toy sentences, its rows and history."""
+    """A tagger of the toy sentences."""
     frame = pd.concat([toy_rows(160).assign(split="train"), toy_rows(30, seed=1).assign(split="valid")], ignore_index=True)
-    saved, history = tag.train(frame, base=small_base(frame["tokens"]), config=FAST, dropout=0.1)
-    return saved, history
+    return TokenTagger(small_base(frame["tokens"]), dropout=0.1, **FAST).fit_frame(frame)
 
 
 def small_base(texts, cell: str = "gru") -> SavedModel:
@@ -52,6 +55,13 @@ def small_base(texts, cell: str = "gru") -> SavedModel:
     keras.utils.set_random_seed(3)
     tokenizer = train_bpe_tokenizer(texts, vocab_size=300)
     return SavedModel(build_language_model(tokenizer.vocab_size, cell=cell, embedding_dim=8, units=10), tokenizer)
+
+
+def untrained(texts) -> TokenTagger:
+    """A tagger with random weights."""
+    base = small_base(texts)
+    model = tag.build_on_base(build_tagger, base, base.tokenizer.vocab_size, num_tags=len(LABELS))
+    return TokenTagger.from_saved(SavedModel(model, base.tokenizer, task="tag", labels=LABELS))
 
 
 # Entities
@@ -135,10 +145,10 @@ def test_every_word_sees_the_words_on_both_sides_and_its_spelling():
 
 
 def test_a_tagger_from_a_base_has_its_weights():
-    base = small_base(["the cat sat"], cell="lstm").model
-    model = tag.tagger_from_base(base, num_tags=3)
+    base = small_base(["the cat sat"], cell="lstm")
+    model = tag.build_on_base(build_tagger, base, base.tokenizer.vocab_size, num_tags=3)
     for name in ("embedding", "lstm_0"):
-        for ours, theirs in zip(model.get_layer(name).get_weights(), base.get_layer(name).get_weights(), strict=True):
+        for ours, theirs in zip(model.get_layer(name).get_weights(), base.model.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -185,100 +195,144 @@ def test_scores_of_the_linear_model_are_added_and_padding_changes_none():
     np.testing.assert_allclose(numpy(model(padded))[:, :5], scores, atol=1e-4)
 
 
-def test_add_ngrams_mixes_in_the_shares_and_leaves_the_network_as_it_is():
+def test_a_linear_model_is_added_with_its_weight_and_the_network_stays_as_it_is():
     frame = pd.concat([toy_rows(60).assign(split="train"), toy_rows(20, seed=1).assign(split="valid")], ignore_index=True)
-    alone, _ = tag.train(frame, base=None, config=TrainConfig(epochs=1, precision="float32"), ngrams=False)
-    before = [w.copy() for w in alone.model.get_weights()]
-    both = tag.add_ngrams(alone, frame)
-    assert len(alone.model.inputs) == 3 and len(both.model.inputs) == 4
-    assert all((ours == theirs).all() for ours, theirs in zip(alone.model.get_weights(), before, strict=True))
+    alone = TokenTagger(None, epochs=1, config=FLOAT32, ngrams=False).fit_frame(frame)
+    before = [w.copy() for w in alone.saved_.model.get_weights()]
+    both = alone.add_linear_model(frame)
+    assert len(alone.saved_.model.inputs) == 3 and len(both.saved_.model.inputs) == 4 and both.ngrams and not alone.ngrams
+    assert all((ours == theirs).all() for ours, theirs in zip(alone.saved_.model.get_weights(), before, strict=True))
     words = [row.split(" ") for row in frame["tokens"][:7]]
-    sums = both.model.get_layer("ngram_scores").get_weights()[0][hash_words(words, num_buckets=1 << 17)[3]].sum(axis=1)
+    sums = both.saved_.model.get_layer("ngram_scores").get_weights()[0][hash_words(words, num_buckets=1 << 17)[3]].sum(axis=1)
     linear = sums[:, :-1] / np.sqrt(sums[:, -1:])
-    rest = tag.tag_scores(both.model, both.tokenizer, words)[3] - linear
-    network = tag.tag_scores(alone.model, alone.tokenizer, words)[3]
-    bias = (rest - both.settings["shares"][0] * network).mean(axis=0)
-    np.testing.assert_allclose(rest, both.settings["shares"][0] * network + bias, atol=0.02)  # shares are rounded in the settings
+    rest = tag.tag_logits(both.saved_, words)[3] - linear
+    weighted = both.saved_.settings["ensemble_weights"][0] * tag.tag_logits(alone.saved_, words)[3]
+    np.testing.assert_allclose(rest, weighted + (rest - weighted).mean(axis=0), atol=0.02)  # a bias; weights are rounded in the settings
     test = toy_rows(40, seed=5)
-    f1 = [tag.evaluate(saved, test).metrics["value"].iloc[0] for saved in (alone, both)]
-    assert f1[1] > 0.9 > f1[0]  # after one epoch the network knows little, the linear model all
+    assert both.score(test) > 0.9 > alone.score(test)  # after one epoch the network knows little, the linear model all
 
 
 def test_valid_is_learned_from_unless_it_has_to_be_scored():
     frame = pd.concat([toy_rows(30).assign(split="train"), toy_rows(10, seed=1).assign(split="valid")], ignore_index=True)
-    base = small_base(frame["tokens"])
-    alone = SavedModel(tag.tagger_from_base(base.model, num_tags=5), base.tokenizer, labels=LABELS)
+    alone = untrained(frame["tokens"])
     train = frame[frame["split"] == "train"]
     hashed = np.concatenate(hash_words([row.split(" ") for row in train["tokens"]], num_buckets=1 << 17))
     codes = np.concatenate(tag_codes(train["tags"], LABELS))
-    wanted, _ = fit_ngram_table(hashed, codes, num_classes=5, num_buckets=1 << 17, by_rarity=False, penalty=tag._PENALTY)
+    expected, _ = fit_ngram_table(hashed, codes, num_classes=5, num_buckets=1 << 17, **tag.LINEAR)
     for keep in (True, False):
-        table = tag.add_ngrams(alone, frame, keep_valid=keep).model.get_layer("ngram_scores").get_weights()[0][:, :-1]
-        off = np.abs(table / table.max() - wanted[:, :-1] / wanted[:, :-1].max()).max()  # but for the share
+        both = alone.add_linear_model(frame, keep_valid=keep)
+        table = both.saved_.model.get_layer("ngram_scores").get_weights()[0][:, :-1]
+        off = np.abs(table / table.max() - expected[:, :-1] / expected[:, :-1].max()).max()  # but for the ensemble weight
         assert (off < 1e-4) == keep
 
 
-def test_without_valid_both_get_their_usual_share():
-    saved, _ = tag.train(toy_rows(60).assign(split="train"), base=None, config=TrainConfig(epochs=1, precision="float32"))
-    assert saved.settings["shares"] == list(tag._SHARES) and "temperature" not in saved.settings
-    assert tag.evaluate(saved, toy_rows(20, seed=5)).metrics["value"].iloc[0] > 0.8
+def test_without_valid_both_get_their_default_weight():
+    tagger = TokenTagger(None, epochs=1, config=FLOAT32).fit_frame(toy_rows(60).assign(split="train"))
+    assert tagger.saved_.settings["ensemble_weights"] == [0.6, 2.0] and "temperature" not in tagger.saved_.settings
+    assert tagger.score(toy_rows(20, seed=5)) > 0.8
 
 
 # Sentences
 
 
 def test_a_sentence_of_5000_words_keeps_all_its_tags(toy):
-    saved, _ = toy
     words = toy_rows(900)["tokens"].str.cat(sep=" ").split(" ")[:5000]
-    (found,) = tag.predict(saved, [{"tokens": " ".join(words)}])
+    (found,) = toy.predict_rows([{"tokens": " ".join(words)}])
     assert len(found["prediction"].split(" ")) == 5000 and 0 < found["confidence"] <= 1
-    (short,) = tag.predict(saved, [{"tokens": " ".join(words[:100])}])
-    assert short["prediction"].split(" ")[:80] == found["prediction"].split(" ")[:80]
+    (short,) = toy.predict([words[:100]])
+    assert short[:80] == found["prediction"].split(" ")[:80]
 
 
 # Training
 
 
 def test_it_learns_a_toy_task_and_keeps_its_scores(toy, tmp_path):
-    saved, history = toy
-    assert saved.labels == LABELS and 0.04 < saved.settings["temperature"] < 21
-    valid = history.loc[history["split"] == "valid", "loss_nats"]
+    assert toy.classes_.tolist() == toy.saved_.labels == LABELS and 0.04 < toy.saved_.settings["temperature"] < 21
+    valid = toy.history_.loc[toy.history_["split"] == "valid", "loss_nats"]
     assert valid.iloc[-1] < 0.2 * valid.iloc[0]
     test = toy_rows(60, seed=5)
-    found = tag.evaluate(saved, test)
-    scores = found.metrics.set_index("metric")
-    assert found.rows == 60 and scores.loc["entity_f1", "value"] > 0.95
+    scores = toy.evaluate(test).set_index("metric")
+    assert toy.evaluation_.rows == 60 and scores.loc["entity_f1", "value"] > 0.95
     assert ((scores["ci_low"] <= scores["value"]) & (scores["value"] <= scores["ci_high"])).all()
-    assert found.tables["entities"]["type"].tolist() == ["LOC", "PER"] and found.tables["entities"]["rows"].tolist() == [40, 60]
-    save_model(tmp_path / "model", saved.model, tokenizer=saved.tokenizer, task="tag", labels=saved.labels, settings=saved.settings)
-    loaded = load_model(tmp_path / "model", task="tag")
+    entities = toy.evaluation_.tables["entities"]
+    assert entities["type"].tolist() == ["LOC", "PER"] and entities["rows"].tolist() == [40, 60]
+    loaded = slm_helpers.load_model(toy.save(tmp_path / "model"))
+    assert type(loaded) is TokenTagger and loaded.predict(test) == toy.predict(test)
     rows = test[["tokens"]].to_dict("records")
-    assert tag.predict(loaded, rows) == tag.predict(saved, rows)
+    assert loaded.predict_rows(rows) == toy.predict_rows(rows)
+
+
+def test_sentences_come_as_strings_lists_and_tables(toy):
+    rows = toy_rows(12, seed=2)
+    words, tags = ([row.split(" ") for row in rows[name]] for name in ("tokens", "tags"))
+    expected = toy.predict(rows["tokens"])
+    for sentences in (words, tuple(words), rows, rows.to_dict("records"), rows["tokens"].to_numpy(), rows.assign(tokens=words)):
+        assert toy.predict(sentences) == expected
+    for gold in (tags, rows["tags"], rows["tags"].tolist()):
+        assert toy.score(words, gold) == toy.score(rows)
+    probs = toy.predict_proba(words[:2])
+    assert [part.shape for part in probs] == [(len(row), 5) for row in words[:2]]
+    np.testing.assert_allclose(np.concatenate(probs).sum(axis=1), 1)
+
+
+def test_nothing_in_gives_nothing_out(toy):
+    assert toy.predict([]) == toy.predict_proba([]) == toy.predict_rows([]) == [] and toy.predict(pd.Series([], dtype=object)) == []
+    assert toy.predict([[], ["Ada", "sleeps"], []])[::2] == [[], []] and toy.predict([""]) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda toy: toy.predict("Ada sleeps"), TypeError, "one string"),
+        (lambda toy: toy.predict([["New York"]]), ValueError, "sentence 1, token 1: 'New York' holds a space"),
+        (lambda toy: toy.evaluate([["Ada"], ["Bo"]], [["B-PER"]]), ValueError, "X has 2 rows and y 1"),
+        (lambda toy: toy.evaluate([["Ada", "sleeps"]], [["B-PER"]]), ValueError, "2 tokens but 1 tags"),
+        (lambda toy: toy.evaluate(["Ada"]), ValueError, "'tags' is missing"),
+        (lambda toy: toy.predict([{"text": "Ada"}]), ValueError, "'tokens' is missing.*There are: text"),
+        (lambda toy: TokenTagger().predict([]), ValueError, "has learned nothing yet"),
+    ],
+)
+def test_mistakes_are_told(toy, call, error, message):
+    with pytest.raises(error, match=message):
+        call(toy)
 
 
 def test_predictions_are_legal_whatever_the_weights():
     frame = toy_rows(40)
-    base = small_base(frame["tokens"])
-    saved = SavedModel(tag.tagger_from_base(base.model, num_tags=5), base.tokenizer, labels=LABELS)
-    saved.model.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in saved.model.get_weights()])
-    for row in tag.predict(saved, frame.to_dict("records")):
-        assert is_legal(row["prediction"].split(" "))
+    tagger = untrained(frame["tokens"])
+    tagger.saved_.model.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in tagger.saved_.model.get_weights()])
+    assert all(is_legal(tags) for tags in tagger.predict(frame))
 
 
-def test_words_at_the_edge_of_a_piece_do_not_count_twice():
-    tokenizer = train_bpe_tokenizer(["a b"], vocab_size=270)
+def test_words_at_the_edge_of_a_window_do_not_count_twice():
     frame = pd.DataFrame({"tokens": [" ".join("a" * 300)], "tags": [" ".join(["B-PER"] * 300)]})
-    targets = tag._examples(tokenizer, frame, LABELS).targets
+    saved = SavedModel(model=None, tokenizer=train_bpe_tokenizer(["a b"], vocab_size=270), labels=LABELS)
+    targets = tag._examples(saved, frame).targets
     assert len(targets) == 3 and sum((target >= 0).sum() for target in targets) == 300
 
 
-def test_caution_mends_scores_that_find_too_many_entities_but_not_by_chance():
+def test_outside_bias_corrects_logits_of_too_many_entities_but_not_by_chance():
     rng = np.random.default_rng(0)
     codes = [np.where(rng.random(10) < 0.3, 3, 0) for _ in range(200)]
-    scores = [2.0 * np.eye(5)[row] + rng.normal(size=(10, 5)) for row in codes]
-    too_eager = [rows + np.array([-1.5, 0, 0, 0, 0]) for rows in scores]
-    assert tag._best_caution(too_eager, codes, LABELS) >= 1.0
-    assert tag._best_caution(too_eager[:20], codes[:20], LABELS) == 0.0
+    logits = [2.0 * np.eye(5)[row] + rng.normal(size=(10, 5)) for row in codes]
+    too_many = [rows + np.array([-1.5, 0, 0, 0, 0]) for rows in logits]
+    assert tag.fit_outside_bias(too_many, codes, LABELS) >= 1.0
+    assert tag.fit_outside_bias(too_many[:20], codes[:20], LABELS) == 0.0
+
+
+def test_folders_of_earlier_versions_keep_their_bias():
+    logits = [np.array([[0.0, -1.0, -9.0, 0.5, -9.0]])]
+    for name, bias, tags in (("caution", 1.0, "O"), ("outside_bias", 1.0, "O"), ("caution", 0.0, "B-PER")):
+        saved = SavedModel(model=None, labels=LABELS, settings={name: bias})
+        assert [LABELS[code] for code in tag.decode_tags(saved, logits)[0][0]] == [tags]
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 8), (32, 32), (64, 64)])
+def test_a_given_batch_size_is_used_also_where_sentences_are_few(monkeypatch, given, used):
+    configs = []
+    monkeypatch.setattr(finetune, "fit_examples", lambda model, train, valid, *, config, **options: configs.append(config))
+    TokenTagger(None, batch_size=given, ngrams=False).fit_frame(toy_rows(20).assign(split="train"))
+    assert configs[0].batch_size == used
 
 
 @pytest.mark.parametrize(
@@ -296,14 +350,14 @@ def test_caution_mends_scores_that_find_too_many_entities_but_not_by_chance():
 def test_rows_that_cannot_be_learned_are_named(change, message):
     frame = pd.concat([toy_rows(20).assign(split="train"), toy_rows(5).assign(split="valid")], ignore_index=True)
     with pytest.raises(ValueError, match=message):
-        tag.train(change(frame), base=None, config=FAST)
+        TokenTagger(None).fit_frame(change(frame))
 
 
 def test_a_tag_that_the_model_does_not_know_is_named(toy):
     frame = toy_rows(20)
     frame.loc[11, "tags"] = frame.loc[11, "tags"].replace("B-PER", "B-FOO").replace("I-PER", "I-FOO")
     with pytest.raises(ValueError, match=r"^row 12: the tag 'B-FOO' is unknown to this model, which knows O, B-LOC, I-LOC, B-PER, I-PER"):
-        tag.evaluate(toy[0], frame)
+        toy.evaluate_frame(frame)
 
 
 # The baseline
@@ -360,7 +414,7 @@ def test_predict_gives_one_tag_a_word_in_every_row(trained, tmp_path, capsys):
 
 
 def test_a_tag_of_test_that_train_lacks_is_named_before_training(trained, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tag, "train", lambda *arguments, **options: pytest.fail("it was trained all the same"))
+    monkeypatch.setattr(TokenTagger, "_train", lambda *arguments, **options: pytest.fail("it was trained all the same"))
     (tmp_path / "odd.conll").write_text("so\tO\n\nAda\tB-FOO\n")
     files = ["--train", trained / "train.conll", "--test", tmp_path / "odd.conll", "--base", "none", "--out", tmp_path / "model"]
     code, out, err = run(capsys, "finetune", "tag", *files)

@@ -4,7 +4,7 @@ from slm_helpers._backend import keras
 from slm_helpers.models.layers import HashedLinear
 from slm_helpers.tasks import text_classification as classify
 from slm_helpers.text import hashing as ngrams
-from slm_helpers.text.hashing import MAX_NGRAMS, fit_mixture, fit_ngram_table, hash_ngrams, ngram_scores, num_buckets_for
+from slm_helpers.text.hashing import MAX_NGRAMS, fit_ensemble_weights, fit_ngram_table, hash_ngrams, ngram_scores, num_buckets_for
 from slm_helpers.training.config import TrainConfig
 
 import numpy as np
@@ -88,11 +88,11 @@ def test_a_mixture_trusts_the_better_part():
     rng = np.random.default_rng(1)
     targets = rng.integers(0, 3, 400)
     good, noise = np.eye(3)[targets] * 2 + rng.normal(size=(400, 3)), rng.normal(size=(400, 3))
-    first, second = fit_mixture(good, noise, targets)
+    first, second = fit_ensemble_weights(good, noise, targets)
     assert first > 0.8 and second < 0.3
-    assert fit_mixture(noise, good, targets)[1] == pytest.approx(first, abs=0.01)
+    assert fit_ensemble_weights(noise, good, targets)[1] == pytest.approx(first, abs=0.01)
     sure = np.eye(3)[targets] * 5.0
-    assert max(fit_mixture(sure, sure, targets)) <= 30
+    assert max(fit_ensemble_weights(sure, sure, targets)) <= 30
 
 
 def test_valid_is_kept_out_where_it_is_still_needed():
