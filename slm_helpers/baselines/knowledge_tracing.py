@@ -83,7 +83,7 @@ class CountRegression(BaseEstimator):
         for row, (student, skill, correct) in enumerate(zip(frame["student"], codes.tolist(), frame["correct"].tolist(), strict=True)):
             learner = learners.setdefault(student, Learner())
             counts[row] = learner.counts(skill)
-            learner.note(skill, correct)
+            learner.update(skill, correct)
         logs = np.log1p(counts)
         cells, shape = (np.arange(len(frame)), codes), (len(frame), len(self.skills_))
         own = [csr_matrix((values, cells), shape=shape) for values in (np.ones(len(frame)), logs[:, 0], logs[:, 1])]

@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from slm_helpers.baselines.knowledge_tracing import BayesianTracing, CountRegression, SkillRates
-from slm_helpers.data.attempts import find_twin_skills, join_twin_skills, order_attempts
+from slm_helpers.data.attempts import find_duplicate_skills, merge_duplicate_skills, order_attempts
 from slm_helpers.data.loading import load_dataset
+from slm_helpers.metrics.knowledge_tracing import trace_table
 from slm_helpers.metrics.ranking import auc, auc_difference_interval
-from slm_helpers.tasks import knowledge_tracing as trace
 from slm_helpers.tasks.base import size_of
-from slm_helpers.training.config import TrainConfig
+from slm_helpers.tasks.knowledge_tracing import KnowledgeTracer
 
 import pandas as pd
 from sklearn.dummy import DummyRegressor
@@ -30,14 +30,14 @@ def measure_tracing(
 ) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
     """Yield the scores on test of each model that is not known yet (model, seed), and what stands beside them in the table.
 
-    Attempts that stand twice in the data, see `find_twin_skills`, are counted once. Of a skill that train lacks nothing can be told:
+    Attempts that stand twice in the data, see `find_duplicate_skills`, are counted once. Of a skill that train lacks nothing can be told:
     attempts at it are left out. Of each learner the first MAX_ATTEMPTS count, as benchmarks
     of knowledge tracing cut histories (Liu et al. 2022, "pyKT"): in assistments2009 two of the 428 learners of test made a fifth of
-    all its attempts, one of them the same right answer hundreds of times in a row. Scores are those of `trace.trace_table`; for the
+    all its attempts, one of them the same right answer hundreds of times in a row. Scores are those of `trace_table`; for the
     network also the AUC it gains over each baseline, with the paired interval.
     """
     frame = load_dataset(name)
-    frame = join_twin_skills(frame, find_twin_skills(frame[frame["split"] == "train"]))
+    frame = merge_duplicate_skills(frame, find_duplicate_skills(frame[frame["split"] == "train"]))
     frame = order_attempts(frame).groupby("student").head(MAX_ATTEMPTS)
     frame = frame[frame["skill"].isin(frame.loc[frame["split"] == "train", "skill"])]
     train, test = (frame[frame["split"] == split].reset_index(drop=True) for split in ("train", "test"))
@@ -54,17 +54,17 @@ def measure_tracing(
         seconds = time.perf_counter() - started
         others[model] = fitted.predict(test)
         if is_new:
-            yield trace.trace_table(correct, others[model], students), about | {"model": model, "seed": 42, "train_seconds": seconds}
+            yield trace_table(correct, others[model], students), about | {"model": model, "seed": 42, "train_seconds": seconds}
     for seed in new_seeds:
         started = time.perf_counter()
-        saved, _ = trace.train(frame[frame["split"] != "test"], config=TrainConfig(seed=seed, **changes))
+        tracer = KnowledgeTracer(seed=seed, **changes).fit_frame(frame)
         seconds = time.perf_counter() - started
-        probs = trace.trace(saved, test)
-        scores = trace.trace_table(correct, probs, students)
+        probs = tracer.predict_proba(test)[:, 1]
+        scores = trace_table(correct, probs, students)
         area = scores.set_index("metric").loc["auc", "value"]
         gains = [
             (f"auc_gain over {model}", area - auc(correct, other), *auc_difference_interval(correct, probs, other, students))
             for model, other in others.items()
         ]
         scores = pd.concat([scores, pd.DataFrame(gains, columns=list(scores.columns))], ignore_index=True)
-        yield scores, about | {"model": MODEL, "seed": seed, "train_seconds": seconds} | size_of(saved)
+        yield scores, about | {"model": MODEL, "seed": seed, "train_seconds": seconds} | size_of(tracer.saved_)
