@@ -30,10 +30,11 @@ from slm_helpers.models.saved import load_pretrained
 from slm_helpers.recipes.public_data_to_text import measure_writing
 from slm_helpers.recipes.public_questions import measure_questions
 from slm_helpers.recipes.public_tracing import measure_tracing
+from slm_helpers.tasks import task_class
 from slm_helpers.tasks.base import Evaluation, Task, keep_scores, size_of
-from slm_helpers.tasks.io import estimator_class, task_module
+from slm_helpers.tasks.closed_book_qa import ClosedBookQA
+from slm_helpers.tasks.extractive_qa import ExtractiveQA
 from slm_helpers.tasks.keyword_spotting import KeywordSpotter
-from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
@@ -142,13 +143,13 @@ def measure(name: str, run: PublicRun) -> None:
 
 def _fit_alone(run: PublicRun, base: str, seed: int, rows: pd.DataFrame) -> tuple[Task, Callable[[Task], Task], str]:
     """Return the network fitted alone, what combines it with a linear model, and what the model is called then."""
-    kind = estimator_class(run.task)
-    if run.task == "answer":
-        module = task_module(run.task)
-        saved, _ = module.train(rows, base=load_pretrained(base), config=TrainConfig(seed=seed, **run.changes), features=False)
-        return kind.from_saved(saved), lambda alone: kind.from_saved(module.add_features(alone.saved_, rows, seed=seed)), "features"
-    alone = kind(load_pretrained(base), ngrams=False, seed=seed, **run.changes).fit_frame(rows)
-    return alone, lambda alone: alone.add_linear_model(rows), "n-grams"
+    options = {"seed": seed, **run.changes}
+    if run.task == "answer" and rows["context"].any():
+        alone = ExtractiveQA(load_pretrained(base), features=False, **options).fit_frame(rows)
+        return alone, lambda alone: alone.add_features(rows), "features"
+    kind, suffix = (ClosedBookQA, "features") if run.task == "answer" else (task_class(run.task), "n-grams")
+    alone = kind(load_pretrained(base), ngrams=False, **options).fit_frame(rows)
+    return alone, lambda alone: alone.add_linear_model(rows), suffix
 
 
 def measure_sounds(name: str, run: PublicRun) -> None:
@@ -186,7 +187,7 @@ def _columns(task: str, frame: pd.DataFrame) -> tuple[str, ...]:
     if task == "command":
         return ("tokens", "frame")
     if task != "answer":
-        return estimator_class(task).columns
+        return task_class(task).columns
     return ("context", "question", "answer") if frame["context"].any() else ("question", "answer")
 
 

@@ -97,19 +97,12 @@ class ClosedBookQA(Task):
         resume = {"checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
         history = fit_classifier(model, ids["train"], codes["train"], *valid, config=config, **resume)
         saved = SavedModel(model=model, tokenizer=tokenizer, task=self.task, labels=labels, settings={"form": "facts"})
-        saved = _add_ngrams(saved, frame, seed=config.seed) if self.ngrams else saved
         return _calibrate(saved, parts.get("valid")), history
 
-    def add_ngrams(self, frame: pd.DataFrame) -> ClosedBookQA:
-        """Return an estimator that combines the network of this one with the linear model; `fit` does it unless told not to.
-
-        Args:
-            frame: The rows it was trained on; the split valid, if there, chooses the weights of the two.
-        """
-        other = type(self)(**self.get_params(deep=False) | {"ngrams": True})
+    def _with_linear_model(self, frame: pd.DataFrame, *, keep_valid: bool) -> SavedModel:
+        """Return `saved_` combined with a linear model; the rows of valid are needed to calibrate the sum, so it never learns from them."""
         valid = frame[frame["split"] == "valid"]
-        other.saved_ = _calibrate(_add_ngrams(self._fitted(), frame, seed=self.seed), valid if len(valid) else None)
-        return other
+        return _calibrate(_add_ngrams(self.saved_, frame, seed=self.seed), valid if len(valid) else None)
 
     def evaluate_frame(self, frame: pd.DataFrame) -> Evaluation:
         """Score rows with question and answer: exact_match and token_f1 with 95 % intervals, by the column kind too, if there is one."""
