@@ -177,7 +177,8 @@ class IntentSlotParser(Task):
         model = build_on_base(build_intent_slot_model, base, tokenizer.vocab_size, **sizes)
         saved = SavedModel(model=model, tokenizer=tokenizer, task=self.task, labels=labels, settings={"intents": intents})
         examples = {split: _examples(saved, rows) for split, rows in parts.items()}
-        history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
+        options = {"checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
+        history = fit_examples(model, examples["train"], examples.get("valid"), config=config, **options)
         if "valid" in parts and not self.ngrams:
             logits, intent_logits = command_logits(saved, token_lists(parts["valid"]["tokens"]))
             calibrate_tags(saved, logits, tag_codes(parts["valid"]["tags"], labels))

@@ -139,7 +139,8 @@ class KeywordSpotter(ClassifierMixin, Task):
         model = build_keyword_spotter(num_classes=len(labels), num_bands=STACKED * NUM_BANDS, units=self.units, dropout=self.dropout)
         if config.batch_size is None:
             config = replace(config, batch_size=min(32, max(16, len(examples["train"]) * config.epochs // _MIN_STEPS)))
-        history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
+        options = {"checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
+        history = fit_examples(model, examples["train"], examples.get("valid"), config=config, **options)
         saved = SavedModel(model=model, task=self.task, labels=labels, settings={"label_kind": "str" if kind in "OUS" else kind})
         if "valid" in examples:
             logits = np.stack(run_rows(model, examples["valid"].inputs))

@@ -182,7 +182,8 @@ class KnowledgeTracer(Task):
         examples = {
             split: Examples(_inputs(pieces), [piece.targets for piece in pieces], along="answers") for split, pieces in parts.items()
         }
-        history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
+        options = {"checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
+        history = fit_examples(model, examples["train"], examples.get("valid"), config=config, **options)
         if "valid" in parts:
             targets = np.concatenate([piece.targets[piece.targets >= 0] for piece in parts["valid"]])
             saved.settings["temperature"] = fit_temperature(np.concatenate(_logits(saved, parts["valid"])), targets)

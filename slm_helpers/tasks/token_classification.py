@@ -135,7 +135,8 @@ class TokenTagger(Task):
         examples = {split: _examples(saved, rows) for split, rows in parts.items()}
         if config.batch_size is None:
             config = replace(config, batch_size=min(32, max(8, len(examples["train"]) * config.epochs // _MIN_STEPS)))
-        history = fit_examples(model, examples["train"], examples.get("valid"), config=config)
+        options = {"checkpoint_dir": checkpoint_dir, "callbacks": callbacks}
+        history = fit_examples(model, examples["train"], examples.get("valid"), config=config, **options)
         if "valid" in parts and not self.ngrams:
             logits = tag_logits(saved, token_lists(parts["valid"]["tokens"]))
             calibrate_tags(saved, logits, tag_codes(parts["valid"]["tags"], labels))
