@@ -4,7 +4,7 @@ Keras' recurrent layers on TensorFlow add up the gradient of the recurrent weigh
 `FastGRU` and `FastLSTM` keep the gradients at the gates of every step and make one large product of them at the end. Where all
 windows have one length the loop over time is unrolled, and what lies between two products of a step is compiled into one pass over
 the numbers; each length is compiled anew, for seconds. Where lengths vary, one loop serves them all. On an AMD Zen 3 a GRU's step
-forward and back took 0.68 (unrolled) and 0.78 (loop) of the processor time of `keras.layers.GRU`, an LSTM's 0.69 of that of
+forward and back took 0.67 (unrolled) and 0.78 (loop) of the processor time of `keras.layers.GRU`, an LSTM's 0.69 of that of
 `keras.layers.LSTM` (64 x 64 tokens, 256 to 512 features; `python -m tests.benchmarks.layer_speed`).
 
 `mean_cross_entropy` scores the vocabulary for some hundred tokens at a time, so that the logits of a whole batch are never held: 0.89

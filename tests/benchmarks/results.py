@@ -119,15 +119,15 @@ def readme_table(folder: Path | None = None) -> list[str]:
     from slm_helpers.data.results import read_results
 
     table = read_results(TABLE, folder=folder)
-    lines = ["| benchmark | data | what | result (range) |", "| --- | --- | --- | --- |"]
+    lines = ["| benchmark | data | what | result (range) | machine |", "| --- | --- | --- | --- | --- |"]
     for task in TASKS:
         mine = table[(table["task"] == task) & table["metric"].isin(README_METRICS)]
-        for (dataset, model), group in mine.groupby(["dataset", "model"], sort=False):
+        for (dataset, model, machine), group in mine.groupby(["dataset", "model", "machine"], sort=False):
             # Of several seeds the last one measured.
             newest = group.drop_duplicates("metric", keep="last")
-            lines.append(f"| {task.replace('_', ' ')} | {dataset} | {model} | {'; '.join(map(_in_words, newest.to_dict('records')))} |")
-    machines = "; ".join(table["machine"].dropna().unique())
-    return [*lines, "", f"Machine: {machines}. Medians and, in brackets, the range of the repeated measurements."]
+            found = "; ".join(map(_in_words, newest.to_dict("records")))
+            lines.append(f"| {task.replace('_', ' ')} | {dataset} | {model} | {found} | {machine} |")
+    return [*lines, "", "Medians and, in brackets, the range of the repeated measurements."]
 
 
 def show(value: float) -> str:

@@ -281,6 +281,7 @@ def checkpoint_dir(tmp_path, interrupted):
         (r"config \(weight_decay\)", {"config": dataclasses.replace(SHORT, weight_decay=0.1)}),
         ("model", {"units": 9}),
         ("data", {"train_ids": CYCLE}),
+        ("valid data", {}),  # the run before had one
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(checkpoint_dir, interrupted, part, changes):
