@@ -6,8 +6,11 @@ import os
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+
+from slm_helpers._signals import exit_on_sigterm
 
 _TASKS = ("classify", "tag", "answer", "ask", "translate", "write", "trace", "command", "listen", "lm")
 # Options that name a file's columns.
@@ -27,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     usual = warnings.formatwarning
     warnings.formatwarning = lambda message, *about, **more: f"slm: {' '.join(str(message).split())}\n"
     try:
-        return options.run(options)
+        with exit_on_sigterm():
+            return options.run(options)
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         if os.environ.get("SLM_DEBUG"):
             raise
@@ -154,7 +158,6 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from slm_helpers._paths import REPORTS_DIR
-    from slm_helpers._signals import exit_on_sigterm
     from slm_helpers.reports.index import update_readme
     from slm_helpers.reports.run_notebooks import find_notebooks, run_notebooks
 
@@ -163,10 +166,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.data == "public" and not os.environ.get("SLM_DATA_DIR"):
         print("slm: SLM_DATA_DIR is not set; sets that are not cached will be downloaded", file=sys.stderr)
     print(f"Running {len(notebooks)} notebook(s) on {options.data} data into {out_dir}", flush=True)
-    with exit_on_sigterm():
-        results = run_notebooks(
-            notebooks, data=options.data, jobs=options.jobs, out_dir=out_dir, on_line=lambda line: print(line, flush=True)
-        )
+    on_line = partial(print, flush=True)
+    results = run_notebooks(notebooks, data=options.data, jobs=options.jobs, out_dir=out_dir, on_line=on_line)
     failed = [result for result in results if result.status != "ok"]
     for result in failed:
         print(f"slm: {result.name} failed in {result.error}", file=sys.stderr)

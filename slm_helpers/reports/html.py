@@ -33,6 +33,7 @@ pre { font: 0.85rem/1.4 ui-monospace, monospace; white-space: pre-wrap; overflow
 .output, .prose { overflow-x: auto; } .error { color: var(--bad); }
 img { background: #fff; height: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: 0.9rem; margin: 0.5rem 0; }
+td p { margin: 0.2rem 0; } nav a { overflow-wrap: anywhere; }
 th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); overflow-wrap: break-word; }
 math { overflow-x: auto; max-width: 100%; } blockquote { border-left: 3px solid var(--line); margin-left: 0; padding-left: 1rem; }
 @media (max-width: 40rem) {
