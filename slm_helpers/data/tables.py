@@ -15,6 +15,7 @@ from slm_helpers.data.schema import ALL_COLUMNS
 _DELIMITERS = ",;\t|"
 _NO_DELIMITER = "\x1f"  # for tables of one column
 _SAMPLE_ROWS = 200
+_SEP_LINE = re.compile(r'"?sep=(.)"?')
 _MAX_PREAMBLE = 10
 _MAX_LINES_LOST = 20  # that one stray quote may take with it
 
@@ -178,6 +179,8 @@ def _preamble(sample: list[str], reading: Reading) -> int:
     """Return how many lines (a title, remarks) stand before a header that has all the names that were asked for."""
     names = [name for name in reading.columns.values() if not name.isdigit()] or (["text", "label"] if reading.task == "classify" else [])
     needed = {" ".join(name.lower().split()) for name in names}
+    if sample and _SEP_LINE.fullmatch(sample[0].strip("\ufeff ")):
+        return 0
     for number, line in enumerate(sample[:_MAX_PREAMBLE] if needed else []):
         for delimiter in _DELIMITERS:
             cells = next(iter(_Layout(delimiter).rows_of([line])), [])
@@ -192,7 +195,7 @@ def _layout(sample: list[str], *, tabs: bool, trusted: bool) -> _Layout:
     """Return the layout under which a sample is a table with the most even rows."""
     if trusted and tabs:
         return _Layout("\t", quote="")
-    marked = re.fullmatch(r'"?sep=(.)"?', sample[0].strip("\ufeff ")) if sample else None
+    marked = _SEP_LINE.fullmatch(sample[0].strip("\ufeff ")) if sample else None
     if marked:  # spreadsheets write and read such a line
         return _Layout(marked[1], skip=1)
     if tabs and sample and "\t" in sample[0]:

@@ -29,7 +29,8 @@ ROWS = [{"text": "so good", "label": "1"}, {"text": "a, b; c", "label": "2"}]
     ids=["comma", "semicolon", "pipe", "tab", "sep line", "ends in a separator", "unnamed and empty", "all quoted", "only rows end so"],
 )
 def test_usual_forms_of_a_csv_give_the_same_rows(write, content):
-    assert read(write("my.csv", content)) == (ROWS, [])
+    path = write("my.csv", content)
+    assert read(path) == read(path, task="classify") == (ROWS, [])
 
 
 @pytest.mark.parametrize(
