@@ -12,7 +12,7 @@ from slm_helpers._backend import keras
 from slm_helpers._checks import check_share
 from slm_helpers.baselines.nearest import NearestText
 from slm_helpers.generation.generator import TextGenerator
-from slm_helpers.generation.sampling import SamplingRule
+from slm_helpers.generation.sampling import Sampler
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel
@@ -278,8 +278,8 @@ def write_replies(
         seed: Of the draws.
     """
     prompts = ["".join(f"{_role(turn)} {_one_line(turn['text'])}\n" for turn in turns) + ROLES["agent"] for turns in conversations]
-    texts = TextGenerator(saved.model, saved.tokenizer).generate_each(
-        prompts, rule=SamplingRule(temperature=temperature), max_tokens=MAX_REPLY_TOKENS, seed=seed, stop="\n"
+    texts = TextGenerator(saved.model, saved.tokenizer).generate_batch(
+        prompts, sampler=Sampler(temperature=temperature), max_tokens=MAX_REPLY_TOKENS, seed=seed, stop="\n"
     )
     return [_one_line(text) for text in texts]
 

@@ -1,26 +1,28 @@
-"""Drafts of many texts side by side, kept from writing placeholders that would be wrong.
+"""Constrained decoding: many samples side by side that hold no placeholder which would be wrong.
 
 Reference:
-    Dušek and Jurčíček (2016), arXiv:1606.05491 (many drafts, the best is kept); Balakrishnan et al. (2019), "Constrained Decoding for
+    Dušek and Jurčíček (2016), arXiv:1606.05491 (many samples, the best is taken); Balakrishnan et al. (2019), "Constrained Decoding for
     Neural NLG from Compositional Representations in Task-Oriented Dialogue", arXiv:1906.07220 (what is wrong is not decoded).
 """
 
 from collections.abc import Collection, Sequence
 
 from slm_helpers._backend import keras
-from slm_helpers.generation.runtime import Runtime, open_runtime
-from slm_helpers.generation.sampling import SamplingRule
+from slm_helpers._checks import check_positive
+from slm_helpers._threads import single_blas_thread
+from slm_helpers.generation.generator import TextGenerator
+from slm_helpers.generation.sampling import Sampler
 from slm_helpers.text.records import Record
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
 
-_ROWS = 256  # texts drawn side by side
+_ROWS = 256  # texts sampled side by side
 _MAX_TOKENS = 160  # where a text is cut
 
 
-class PlaceholderGuide:
-    """Takes from the scores of the next token what would make a wrong placeholder."""
+class PlaceholderConstraint:
+    """Rules out tokens that would make a wrong placeholder: one without a value, one that stands there already, an end too early."""
 
     def __init__(self, tokenizer: Tokenizer, records: Sequence[Record], repeated: Collection[str] = (), left_out: Collection[str] = ()):
         """Take what may be written of each record.
@@ -36,29 +38,29 @@ class PlaceholderGuide:
         self.opens = np.array([token.endswith("#") for token in vocabulary])
         self.opening_ids = np.flatnonzero(self.opens)
         self.gluing_ids = np.flatnonzero([token[:1].isalnum() for token in vocabulary])  # would make #a a part of a word
-        # Letters are bytes, which every vocabulary of pieces has.
-        ids = {token: place for place, token in enumerate(vocabulary) if len(token) == 1}
+        # Letters are bytes, which every vocabulary of subwords has.
+        ids = {token: token_id for token_id, token in enumerate(vocabulary) if len(token) == 1}
         kinds = [{ids[letter]: name for name, letter in zip(record.names, record.letters, strict=True)} for record in records]
         self.letters = [set(kind) for kind in kinds]
         self.once = [{letter for letter, name in kind.items() if name not in repeated} for kind in kinds]
         self.needed = [{letter for letter, name in kind.items() if name not in left_out} for kind in kinds]
 
-    def mask(self, logits: np.ndarray, record: int, last: Sequence[int], used: set[int]) -> None:
-        """Change the scores of one row in place.
+    def __call__(self, logits: np.ndarray, token_ids: np.ndarray, records: np.ndarray) -> None:
+        """Change the logits in place; `records` says which record each row is of."""
+        opened = self.opens[token_ids]
+        for row, record in enumerate(records):
+            used = set(token_ids[row, 1:][opened[row, :-1]].tolist())
+            self._constrain(logits[row], int(record), opened[row, -2:].tolist(), used)
 
-        Args:
-            logits: Scores of the next token, shape (vocab_size,).
-            record: Which of the records.
-            last: The last two tokens.
-            used: Letters of the facts that stand in the text.
-        """
+    def _constrain(self, logits: np.ndarray, record: int, opened: list[bool], used: set[int]) -> None:
+        """Change one row: `opened` says of the last two tokens whether a placeholder begins there; `used` are letters in the text."""
         left = sorted(self.letters[record] - (used & self.once[record]))
-        if self.opens[last[-1]] and left:
-            kept = logits[left].copy()
+        if opened[-1:] == [True] and left:
+            allowed = logits[left].copy()
             logits[:] = -np.inf
-            logits[left] = kept
+            logits[left] = allowed
             return
-        if self.opens[last[0]]:
+        if opened[-2:-1] == [True]:
             logits[self.gluing_ids] = -np.inf
         if not left:
             logits[self.opening_ids] = -np.inf
@@ -66,14 +68,14 @@ class PlaceholderGuide:
             logits[self.end_id] = -np.inf
 
 
-def draw_texts(
+def sample_texts(
     model: keras.Model,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
-    number: int,
-    rule: SamplingRule,
-    guide: PlaceholderGuide | None = None,
+    num_samples: int,
+    sampler: Sampler,
+    constraint: PlaceholderConstraint | None = None,
     seed: int = 42,
 ) -> list[list[tuple[str, float]]]:
     """Continue many prompts, several times each, side by side up to the end token.
@@ -82,68 +84,35 @@ def draw_texts(
         model: A language model.
         tokenizer: Its own.
         prompts: What is read first.
-        number: Texts for each.
-        rule: How to draw.
-        guide: What not to draw; none unless given.
+        num_samples: Texts for each.
+        sampler: How a token is drawn.
+        constraint: What not to draw; none unless given.
         seed: Same seed, same texts, whichever others are written.
 
     Returns:
         For each prompt its texts, with the mean log-probability of a token as the model itself has it, the end token among them.
     """
-    runtime = open_runtime(model)
-    encoded = tokenizer.encode_batch(prompts)
-    found: list[list[tuple[str, float]]] = []
-    per_call = max(1, _ROWS // number)
+    check_positive(num_samples=num_samples)
+    generator = TextGenerator(model, tokenizer)
+    samples: list[list[tuple[str, float]]] = []
+    per_call = max(1, _ROWS // num_samples)
     for start in range(0, len(prompts), per_call):
-        part = range(start, min(start + per_call, len(prompts)))
-        read = []
-        for place in part:  # one after the other: they differ in length, and reading is quick
-            ids = np.concatenate([[tokenizer.end_id], encoded[place]]).astype("int32")
-            read.append((ids[-1], runtime.read(ids[None, :-1], runtime.zero_states(1))[1]))
-        ids = np.repeat(np.array([last for last, _ in read], dtype="int32"), number)
-        given = [np.repeat(np.concatenate(each), number, axis=0) for each in zip(*(states for _, states in read), strict=True)]
+        part = np.arange(start, min(start + per_call, len(prompts)))
+        records = np.repeat(part, num_samples)
         # A stream of its own for each record: its texts do not depend on which others are written.
-        uniforms = np.concatenate([np.random.default_rng([seed, place]).random((number, _MAX_TOKENS)) for place in part])
-        texts, scores = _write_rows(runtime, tokenizer, ids, given, uniforms, rule, guide, np.repeat(np.array(part), number))
-        found += [
-            list(zip(texts[place : place + number], scores[place : place + number], strict=True)) for place in range(0, len(texts), number)
-        ]
-    return found
-
-
-def _write_rows(
-    runtime: Runtime,
-    tokenizer: Tokenizer,
-    ids: np.ndarray,
-    given: list[np.ndarray],
-    uniforms: np.ndarray,
-    rule: SamplingRule,
-    guide: PlaceholderGuide | None,
-    records: np.ndarray,
-) -> tuple[list[str], list[float]]:
-    """Write a text after each last id and state; returns texts and mean log-probabilities of their tokens."""
-    written: list[list[int]] = [[] for _ in ids]
-    used: list[set[int]] = [set() for _ in ids]
-    totals, rows = np.zeros(len(ids)), np.arange(len(ids))
-    for step in range(_MAX_TOKENS):
-        features, given = runtime.step(ids, given)
-        logits = runtime.logits(features)
-        logits[:, [tokenizer.pad_id, tokenizer.unk_id]] = -np.inf
-        highest = logits.max(axis=1)
-        norms = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))
-        allowed = logits.copy()
-        if guide is not None:
-            for place, row in enumerate(rows):
-                guide.mask(allowed[place], records[row], ([ids[place]] * 2 + written[row])[-2:], used[row])
-        drawn = rule.draw(allowed, uniforms[rows, step], None)
-        totals[rows] += logits[np.arange(len(rows)), drawn] - norms
-        for place, row in enumerate(rows):
-            written[row].append(int(drawn[place]))
-            if guide is not None and guide.opens[ids[place]]:
-                used[row].add(int(drawn[place]))
-        going_on = drawn != tokenizer.end_id
-        rows, ids, given = rows[going_on], drawn[going_on], [state[going_on] for state in given]
-        if not len(rows):
-            break
-    texts = [tokenizer.decode(tokens).strip() for tokens in written]
-    return texts, [float(total / len(tokens)) for total, tokens in zip(totals, written, strict=True)]
+        numbers = np.concatenate([np.random.default_rng([seed, record]).random((num_samples, _MAX_TOKENS)) for record in part])
+        with single_blas_thread():
+            runtime, ids, states = generator.read_prompts([prompts[record] for record in part])
+            texts = generator.decode(
+                runtime,
+                np.repeat(ids, num_samples),
+                [np.repeat(state, num_samples, axis=0) for state in states],
+                sampler=sampler,
+                random_numbers=lambda rows, first, number, numbers=numbers: numbers[rows, first : first + number],
+                max_tokens=_MAX_TOKENS,
+                processors=[] if constraint is None else [lambda logits, ids, rows, of=records: constraint(logits, ids, of[rows])],
+                with_log_probs=True,
+            )
+        scored = [(text.text.strip(), text.log_prob / text.num_scored) for text in texts]
+        samples += [scored[first : first + num_samples] for first in range(0, len(scored), num_samples)]
+    return samples

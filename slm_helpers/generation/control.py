@@ -1,7 +1,7 @@
-"""Ask a language model for a text: a control line before each training text, and a writer that puts one before each start.
+"""Ask a language model for a text: a control code before each training text, and a generator that puts one before each start.
 
-The line is ordinary text, "[topic: travel; length: 6 turns; words: ticket, platform]", so that it needs no new tokens and works from
-the shell as part of a prompt. Trained on lines that lack some of their fields, a model can be asked for any; "[]" asks for nothing.
+The code is ordinary text, "[topic: travel; length: 6 turns; words: ticket, platform]", so that it needs no new tokens and works from
+the shell as part of a prompt. Trained on codes that lack some of their fields, a model can be asked for any; "[]" asks for nothing.
 
 Reference:
     Keskar et al. (2019), "CTRL: A Conditional Transformer Language Model for Controllable Generation", arXiv:1909.05858; Sanchez et al.
@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from numbers import Real
 
 from slm_helpers._checks import check_choice, check_positive, check_share
+from slm_helpers._threads import single_blas_thread
+from slm_helpers.generation.decoding import GuidedRuntime, random_streams
 from slm_helpers.generation.generator import TextGenerator
-from slm_helpers.generation.sampling import SamplingRule
+from slm_helpers.generation.sampling import Sampler
 from slm_helpers.models.saved import SavedModel
 
 import numpy as np
@@ -44,7 +46,7 @@ class Request:
                 raise TypeError(f"A topic or word is {value!r:.40} ({type(value).__name__}), but must be text.")
             if _SPECIAL.search(value):
                 raise ValueError(
-                    f"{value!r:.40} holds one of the signs [ ] ; , or a line end, which belong to the control line. Leave them out."
+                    f"{value!r:.40} holds one of the signs [ ] ; , or a line end, which belong to the control code. Leave them out."
                 )
         if not all(word.strip() for word in self.words):
             raise ValueError("One of the words is empty. Leave it out.")
@@ -53,11 +55,11 @@ class Request:
         check_choice(UNITS, unit=self.unit)
 
     @property
-    def line(self) -> str:
-        """The control line with its line end; "[]" if nothing is asked.
+    def code(self) -> str:
+        """The control code with its line end; "[]" if nothing is asked.
 
         Example:
-            >>> Request(topic="travel", length=6, unit="turns").line
+            >>> Request(topic="travel", length=6, unit="turns").code
             '[topic: travel; length: 6 turns]\\n'
         """
         fields = {"topic": self.topic, "length": f"{self.length} {self.unit}" if self.length else "", "words": ", ".join(self.words)}
@@ -109,19 +111,18 @@ def cut_to_length(text: str, length: int, unit: str = "words") -> str:
     return text if len(words) <= length else text[: words[length - 1].end()]
 
 
-def text_nats(generator: TextGenerator, texts: Sequence[str], lines: Sequence[str] | None = None) -> np.ndarray:
-    """Return the cross-entropy of each text in nats, each after a control line if there are lines (which are not counted).
+def text_nats(generator: TextGenerator, texts: Sequence[str], codes: Sequence[str] | None = None) -> np.ndarray:
+    """Return the cross-entropy of each text in nats, each after a control code if there are any (which do not count).
 
     Args:
         generator: The model.
         texts: What is scored.
-        lines: From `Request.line`, one a text; empty ones too.
+        codes: From `Request.code`, one a text; empty ones too.
     """
-    if lines is None:
-        lines = [""] * len(texts)
-    encode = generator.tokenizer.encode_batch
-    losses = generator.text_losses([line + text for line, text in zip(lines, texts, strict=True)])
-    counts = [len(ids) for ids in encode(lines)]
+    if codes is None:
+        codes = [""] * len(texts)
+    losses = generator.text_losses([code + text for code, text in zip(codes, texts, strict=True)])
+    counts = [len(ids) for ids in generator.tokenizer.encode_batch(codes)]
     return np.array([part[count:].sum(dtype="float64") for part, count in zip(losses, counts, strict=True)])
 
 
@@ -144,49 +145,51 @@ def pick_words(texts: Sequence[str], train_texts: Sequence[str], num_words: int 
     return [tuple(names[np.argsort(-row, kind="stable")[:num_words]]) for row in table]
 
 
-def lined_texts(texts: Sequence[str], requests: Sequence[Request], *, views: int, bare: float = 0.2, seed: int = 42) -> list[str]:
-    """Return training texts with control lines, `views` times over, each time with another choice of fields and in another order.
+def add_control_codes(
+    texts: Sequence[str], requests: Sequence[Request], *, num_copies: int, no_code: float = 0.2, seed: int = 42
+) -> list[str]:
+    """Return training texts behind control codes, `num_copies` times over, each time with other fields and in another order.
 
     Args:
         texts: The training texts.
         requests: What each of them fulfils.
-        views: How often each text is returned.
-        bare: Share that gets no line at all, so that the model can also be used like any other.
-        seed: Of choice and order.
+        num_copies: How often each text is returned.
+        no_code: Share that gets no code at all, so that the model can also be used like any other, in [0, 1).
+        seed: Of fields and order.
     """
-    check_positive(views=views)
-    check_share(bare=bare)
+    check_positive(num_copies=num_copies)
+    check_share(no_code=no_code)
     rng = np.random.default_rng(seed)
-    found = []
-    for place in np.concatenate([rng.permutation(len(texts)) for _ in range(views)]):
-        line = vary_request(requests[place], rng).line
-        found.append(texts[place] if rng.random() < bare else line + texts[place])
-    return found
+    coded = []
+    for number in np.concatenate([rng.permutation(len(texts)) for _ in range(num_copies)]):
+        code = vary_request(requests[number], rng).code
+        coded.append(texts[number] if rng.random() < no_code else code + texts[number])
+    return coded
 
 
-class Writer:
-    """Writes texts as asked with a model that was trained with control lines; one that was not takes starts and held lengths alone."""
+class ControlledGenerator:
+    """Writes texts as asked with a model that was trained with control codes; one that was not takes starts and forced lengths alone."""
 
     def __init__(self, saved: SavedModel):
         """Take a model and, from its settings, the topics it knows and the unit of its lengths.
 
         Args:
-            saved: A language model; `settings` may hold "lines" (true if it was trained with control lines), "topics", a list of names,
-                and "unit", one of UNITS.
+            saved: A language model; `settings` may hold "control_codes" (true if it was trained with them; "lines" in older folders),
+                "topics", a list of names, and "unit", one of UNITS.
         """
         self.generator = TextGenerator(saved.model, saved.tokenizer)
-        self.lines = bool(saved.settings.get("lines", False))
+        self.control_codes = bool(saved.settings.get("control_codes", saved.settings.get("lines", False)))
         self.topics = list(saved.settings.get("topics", []))
         self.unit = saved.settings.get("unit", "words")
 
-    def write(
+    def generate(
         self,
         start: str = "",
         *,
         topic: str = "",
         length: int | None = None,
         words: Sequence[str] = (),
-        hold_length: bool = False,
+        force_length: bool = False,
         guidance: float = 1.0,
         max_tokens: int = 400,
         temperature: float = 0.8,
@@ -201,10 +204,10 @@ class Writer:
             topic: One of `topics`.
             length: Words or turns asked for, the start included.
             words: Words that shall occur.
-            hold_length: Also keep the length while drawing: the text does not end before and is cut at the end of the sentence
+            force_length: Also keep the length while sampling: the text does not end before and is cut at the end of the sentence
                 nearest to it (of the turn, where the unit is turns). Else the model decides what it makes of the request.
-            guidance: How loud the line speaks: what it adds to the score of a token, compared with the line that asks for nothing, is
-                multiplied by this. 1 leaves it as the model learned it, 0 ignores it; it takes twice the time otherwise.
+            guidance: Guidance scale: what the code adds to the log-probability of a token, compared with the code that asks for
+                nothing, is multiplied by this. 1 leaves it as the model learned it, 0 ignores it; others take twice the time.
             max_tokens: Where a text is cut that does not end by itself.
             temperature: As in `TextGenerator.generate`.
             top_p: As there.
@@ -216,69 +219,56 @@ class Writer:
                 or a setting is out of range.
             TypeError: If a text is none.
         """
+        request = self._check(start, Request(topic, length, words if isinstance(words, str) else tuple(words), self.unit), force_length)
+        if not isinstance(guidance, Real) or not 0 <= guidance < float("inf"):
+            raise ValueError(f"guidance is {guidance!r}, but must be 0 or more. Use 1 for the code as it was learned, 3 for more of it.")
+        if force_length:
+            max_tokens = int(_TOKENS_PER[self.unit] * length) + 60
+        prompt = (request.code if self.control_codes else "") + start
+        options = {"max_tokens": max_tokens, "seed": seed, "num_samples": num_samples, "stop_at_end": not force_length}
+        if guidance == 1 or not self.control_codes:
+            samples = self.generator.generate(prompt, temperature=temperature, top_p=top_p, **options).samples
+        else:
+            plain = Request().code + start
+            samples = self._guided(prompt, plain, guidance, Sampler(temperature=temperature, top_p=top_p), **options)
+        texts = [start + sample for sample in samples]
+        return [cut_to_length(text, length, self.unit) for text in texts] if force_length else texts
+
+    def _guided(
+        self, prompt: str, plain: str, guidance: float, sampler: Sampler, *, max_tokens: int, seed: int, num_samples: int, stop_at_end: bool
+    ) -> list[str]:
+        """Continue two prompts, with and without the request, by the same tokens."""
+        check_positive(max_tokens=max_tokens, num_samples=num_samples)
+        with single_blas_thread():
+            runtime, ids, states = self.generator.read_prompts([prompt, plain])
+            ids, *states = (np.repeat(part, num_samples, axis=0) for part in (ids, *states))
+            texts = self.generator.decode(
+                GuidedRuntime(runtime, guidance),
+                ids.reshape(2, num_samples).T,
+                [state[:num_samples] for state in states] + [state[num_samples:] for state in states],
+                sampler=sampler,
+                random_numbers=random_streams(seed, num_samples),
+                max_tokens=max_tokens,
+                stop_at_end=stop_at_end,
+            )
+        return [text.text for text in texts]
+
+    def _check(self, start: str, request: Request, force_length: bool) -> Request:
+        """Return the request if this model can fulfil it."""
         if not isinstance(start, str):
             raise TypeError(f"The start is {start!r:.40} ({type(start).__name__}), but must be text; an empty one begins a new text.")
         if start and not start.strip():
             raise ValueError("The start holds spaces only. Give its first words, or leave it out to begin a new text.")
-        if topic and topic not in self.topics:
+        if request.topic and request.topic not in self.topics:
             known = f"it knows {', '.join(self.topics)}" if self.topics else "it was trained without topics"
-            raise ValueError(f"The topic {topic!r:.40} is unknown to this writer: {known}. Choose another, or ask for words instead.")
-        if hold_length and length is None:
-            raise ValueError("hold_length needs a length to hold, e.g. length=100.")
-        if not isinstance(guidance, Real) or not 0 <= guidance < float("inf"):
-            raise ValueError(f"guidance is {guidance!r}, but must be 0 or more. Use 1 for the line as it was learned, 3 for a louder one.")
-        request = Request(topic=topic, length=length, words=words if isinstance(words, str) else tuple(words), unit=self.unit)
-        if not self.lines and (topic or words or (length is not None and not hold_length)):
+            raise ValueError(f"The topic {request.topic!r:.40} is unknown to this model: {known}. Choose another, or give words.")
+        if force_length and request.length is None:
+            raise ValueError("force_length needs a length, e.g. length=100.")
+        if not self.control_codes and (request.topic or request.words or (request.length is not None and not force_length)):
             raise ValueError(
-                "This model was not trained with control lines, so it takes a start and a held length (hold_length=True) alone."
+                "This model was not trained with control codes, so it takes a start and a forced length (force_length=True) alone."
             )
-        if length is not None and count_length(start, self.unit) >= request.length:
-            raise ValueError(f"The start has {count_length(start, self.unit)} {self.unit} already, but length is {length}. Ask for more.")
-        if hold_length:
-            max_tokens = int(_TOKENS_PER[self.unit] * length) + 60
-        line = request.line if self.lines else ""
-        options = {"max_tokens": max_tokens, "seed": seed, "num_samples": num_samples, "stop_at_end": not hold_length}
-        if guidance == 1 or not self.lines:
-            samples = self.generator.generate(line + start, temperature=temperature, top_p=top_p, **options).samples
-        else:
-            rule = SamplingRule(temperature=temperature, top_p=top_p)
-            samples = _write_guided(self.generator, (line + start, Request().line + start), guidance=guidance, rule=rule, **options)
-        texts = [start + sample for sample in samples]
-        return [cut_to_length(text, length, self.unit) for text in texts] if hold_length else texts
-
-
-def _write_guided(
-    generator: TextGenerator,
-    prompts: tuple[str, str],
-    *,
-    guidance: float,
-    rule: SamplingRule,
-    max_tokens: int,
-    seed: int,
-    num_samples: int,
-    stop_at_end: bool,
-) -> list[str]:
-    """Continue two prompts, with and without the wish, by the same tokens, drawn from scores that stress what the wish changes."""
-    check_positive(max_tokens=max_tokens, num_samples=num_samples)
-    runtime, never = generator._open(), generator._never(stop_at_end)
-    read = [generator._read(runtime, prompt, num_samples) for prompt in prompts]
-    ids = np.concatenate([last for last, _ in read])
-    states = [np.concatenate(pair) for pair in zip(*(given for _, given in read), strict=True)]
-    streams = [np.random.default_rng([seed, number]) for number in range(num_samples)]
-    end_id, written = generator.tokenizer.end_id, []
-    for _ in range(max_tokens):
-        features, states = runtime.step(ids, states)
-        logits = runtime.logits(features)
-        logits -= np.log(np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1, keepdims=True)) + logits.max(
-            axis=-1, keepdims=True
-        )
-        asked, plain = logits[:num_samples], logits[num_samples:]
-        scores = plain + guidance * (asked - plain)
-        scores[:, never] = -np.inf
-        drawn = rule.draw(scores, np.array([stream.random() for stream in streams]))
-        written.append(drawn)
-        ids = np.concatenate([drawn, drawn])
-        if (np.stack(written) == end_id).any(axis=0).all():
-            break
-    rows = np.stack(written, axis=1).tolist()
-    return [generator.tokenizer.decode(row[: row.index(end_id)] if end_id in row else row) for row in rows]
+        if request.length is not None and count_length(start, self.unit) >= request.length:
+            present = count_length(start, self.unit)
+            raise ValueError(f"The start has {present} {self.unit} already, but length is {request.length}. Ask for more.")
+        return request

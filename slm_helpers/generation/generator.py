@@ -1,33 +1,30 @@
-"""Use a language model: continue a text, by drawing or by beam search, and score a text.
-
-Both run in NumPy with the state carried along (`slm_helpers.generation.runtime`); a model with layers that have no NumPy form goes through
-its compiled Keras calls instead.
-"""
+"""Use a language model: continue a text, by sampling or by beam search, and score a text."""
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 
 from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive
+from slm_helpers._threads import single_blas_thread
 from slm_helpers.generation.beam import beam_search
-from slm_helpers.generation.runtime import Runtime, open_runtime
-from slm_helpers.generation.sampling import SamplingRule
+from slm_helpers.generation.decoding import GuidedRuntime, RandomNumbers, decode, random_streams
+from slm_helpers.generation.processors import LogitsProcessor, repetition_processors
+from slm_helpers.generation.runtime import CompiledRuntime, Runtime, open_runtime
+from slm_helpers.generation.sampling import Sampler
+from slm_helpers.generation.scoring import sequence_losses
+from slm_helpers.generation.streaming import TextBuilder, check_stops
 from slm_helpers.metrics.language_model import bits_per_byte, bits_per_char
-from slm_helpers.models.language_model import make_stateful_model, recurrent_layers, zero_states
+from slm_helpers.models.language_model import make_stateful_model
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
 
 MAX_PROMPT_TOKENS = 100_000
-_LOOK = 16  # tokens between looks at the text, for streaming and for its end
+MAX_SAMPLES = 4096  # written side by side: their logits and states are held at once
 _READ_CHUNK = 1024  # tokens of a prompt read in one call
-_SCORE_CHUNK = 256  # tokens scored in one call ...
-_SCORE_ROWS = 128  # ... and of these, scored against the vocabulary at a time, so that the scores stay in the processor's cache
-_SEGMENT, _WARM_UP = 1024, 256  # tokens of a long text scored side by side, and read before without being scored
-_SIDE_BY_SIDE = 32  # texts or segments scored in one call
 
 
 @dataclass
@@ -66,7 +63,7 @@ class TextGenerator:
             )
         self.model = model
         self.tokenizer = tokenizer
-        self._compiled: _CompiledRuntime | None = None
+        self._compiled: CompiledRuntime | None = None
         self._single_step: keras.Model | None = None
 
     def generate(
@@ -96,10 +93,10 @@ class TextGenerator:
             top_p: Draw among the fewest most likely tokens that hold this share of the probability (nucleus sampling).
             repetition_penalty: Makes tokens that the sample has just written less likely: their logits are divided by it if
                 positive and multiplied if negative. 1 is off; 1.2 is usual.
-            repetition_window: How many of the sample's last tokens the penalty looks at.
-            no_repeat_ngram: Never write a run of this many tokens twice in a sample, as long as another token is left; 0 is off.
+            repetition_window: How many of the sample's last tokens the penalty is for.
+            no_repeat_ngram: Never write an n-gram of this many tokens twice in a sample, as long as another token is left; 0 is off.
             seed: Same seed, same text. The text of a sample depends on its number and the seed, not on how many there are.
-            num_samples: Continuations drawn side by side.
+            num_samples: Continuations drawn side by side, at most MAX_SAMPLES.
             stop: A string, or several: a sample ends before the first of them that it completes, the longest if two end together.
             stop_at_end: Stop at the end of the document; if False that token is never drawn.
             on_text: Called with each new piece of the first sample, for streaming to the screen. What might turn out to be the
@@ -117,49 +114,50 @@ class TextGenerator:
             Keskar et al. (2019), "CTRL: A Conditional Transformer Language Model ...", arXiv:1909.05858 (repetition penalty).
         """
         check_positive(max_tokens=max_tokens, num_samples=num_samples)
-        rule = SamplingRule(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            repetition_window=repetition_window,
-            no_repeat_ngram=no_repeat_ngram,
+        if num_samples > MAX_SAMPLES:
+            raise ValueError(f"num_samples is {num_samples:,}, but at most {MAX_SAMPLES:,} are written at once. Use several calls.")
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
+        processors = repetition_processors(
+            repetition_penalty=repetition_penalty, repetition_window=repetition_window, no_repeat_ngram=no_repeat_ngram
         )
-        if not isinstance(seed, Integral) or seed < 0:
-            raise ValueError(f"seed is {seed!r}, but must be a whole number of 0 or more. Pass e.g. seed=42.")
-        stops = _check_stops(stop)
-        started = time.perf_counter()
-        runtime = self._open()
-        ids, states = self._read(runtime, prompt, num_samples)
-        texts = [_Text(self.tokenizer, stops) for _ in range(num_samples)]
-        never = self._never(stop_at_end)
-        first_token_seconds = 0.0
-        for _ in _write(runtime, ids, states, texts, rule=rule, never=never, seed=seed, max_tokens=max_tokens):
-            first_token_seconds = first_token_seconds or time.perf_counter() - started
+        stops, random_numbers = check_stops(stop), random_streams(_check_seed(seed), num_samples)
+        started, first_token = time.perf_counter(), []
+
+        def show(texts: list[TextBuilder]) -> None:
+            first_token.append(time.perf_counter())
             if on_text is not None and (piece := texts[0].new_piece()):
                 on_text(piece)
-        for text in texts:
-            text.finish()
-        if on_text is not None and (piece := texts[0].new_piece()):
-            on_text(piece)
+
+        with single_blas_thread():
+            texts = self.decode(
+                *self.read_prompt(prompt, num_samples),
+                sampler=sampler,
+                random_numbers=random_numbers,
+                max_tokens=max_tokens,
+                stop=stops,
+                stop_at_end=stop_at_end,
+                processors=processors,
+                on_block=show,
+            )
         return Generation(
             samples=[text.text for text in texts],
             prompt=prompt,
             num_tokens=sum(len(text.token_ids) for text in texts),
-            first_token_seconds=first_token_seconds,
+            first_token_seconds=first_token[0] - started,
             seconds=time.perf_counter() - started,
             token_ids=[text.token_ids for text in texts],
         )
 
-    def generate_each(
+    def generate_batch(
         self,
         prompts: Sequence[str],
         *,
-        rule: SamplingRule,
+        sampler: Sampler,
         max_tokens: int = 100,
         seed: int = 42,
         stop: str | Sequence[str] = (),
         stop_at_end: bool = True,
+        processors: Sequence[LogitsProcessor] = (),
     ) -> list[str]:
         """Continue several prompts side by side, once each; returns the continuations, without the prompts.
 
@@ -167,26 +165,56 @@ class TextGenerator:
 
         Args:
             prompts: As in `generate`; they may differ in length.
-            rule: How tokens are drawn, e.g. SamplingRule(temperature=0.8).
+            sampler: How tokens are drawn, e.g. Sampler(temperature=0.8).
             max_tokens: Tokens of each continuation at most.
-            seed: As in `generate`; a continuation depends on its prompt's place in the list and the seed.
+            seed: As in `generate`; a continuation depends on its prompt's position in the list and the seed.
             stop: As in `generate`.
             stop_at_end: As in `generate`.
+            processors: Change the logits before a token is drawn, see `slm_helpers.generation.processors`.
         """
         check_positive(max_tokens=max_tokens)
         if isinstance(prompts, str):
             raise TypeError("prompts is one string, but must be a list of prompts. Use generate for one.")
-        stops, runtime = _check_stops(stop), self._open()
-        texts = [_Text(self.tokenizer, stops) for _ in prompts]
-        if texts:
-            ids, states = zip(*(self._read(runtime, prompt, 1) for prompt in prompts), strict=True)
-            joined = [np.concatenate(parts) for parts in zip(*states, strict=True)]
-            never = self._never(stop_at_end)
-            for _ in _write(runtime, np.concatenate(ids), joined, texts, rule=rule, never=never, seed=seed, max_tokens=max_tokens):
-                pass
+        stops, prompts = check_stops(stop), list(prompts)
+        options = {"sampler": sampler, "max_tokens": max_tokens, "stop": stops, "stop_at_end": stop_at_end, "processors": processors}
+        if not prompts:
+            return []
+        with single_blas_thread():
+            runtime, ids, states = self.read_prompts(prompts)
+            texts = self.decode(runtime, ids, states, random_numbers=random_streams(_check_seed(seed), len(prompts)), **options)
+        return [text.text for text in texts]
+
+    def decode(
+        self,
+        runtime: Runtime | CompiledRuntime | GuidedRuntime,
+        token_ids: np.ndarray,
+        states: list[np.ndarray],
+        *,
+        sampler: Sampler,
+        random_numbers: RandomNumbers,
+        max_tokens: int,
+        stop: str | Sequence[str] = (),
+        stop_at_end: bool = True,
+        processors: Sequence[LogitsProcessor] = (),
+        with_log_probs: bool = False,
+        on_block: Callable[[list[TextBuilder]], None] | None = None,
+    ) -> list[TextBuilder]:
+        """Write a text for each row with the loop of `slm_helpers.generation.decoding.decode`, whose arguments these are.
+
+        `on_block` is called with the texts after the first token, then every few tokens, and once at the end.
+        """
+        stops = check_stops(stop)
+        texts = [TextBuilder(self.tokenizer, stops) for _ in range(len(token_ids))]
+        options = {"end_id": self.tokenizer.end_id, "suppress_token_ids": self._suppressed(stop_at_end), "with_log_probs": with_log_probs}
+        options |= {"sampler": sampler, "random_numbers": random_numbers, "max_tokens": max_tokens, "processors": processors}
+        for _ in decode(runtime, token_ids, states, texts, **options):
+            if on_block is not None:
+                on_block(texts)
         for text in texts:
             text.finish()
-        return [text.text for text in texts]
+        if on_block is not None:
+            on_block(texts)
+        return texts
 
     def beam(
         self,
@@ -197,7 +225,7 @@ class TextGenerator:
         length_penalty: float = 0.6,
         stop_at_end: bool = True,
     ) -> Generation:
-        """Find likely continuations of `prompt` by `beam_search`; its first call compiles.
+        """Find probable continuations of `prompt` by `beam_search`; its first call compiles.
 
         Args:
             prompt: May be empty: then a new document begins.
@@ -208,7 +236,8 @@ class TextGenerator:
         """
         check_positive(beam_size=beam_size, max_tokens=max_tokens)
         started = time.perf_counter()
-        ids, states = self._read(self._open(), prompt, 1)
+        with single_blas_thread():
+            _, ids, states = self.read_prompt(prompt)
         self._single_step = self._single_step or make_stateful_model(self.model, single_token=True)
         found = beam_search(
             self._single_step,
@@ -218,7 +247,7 @@ class TextGenerator:
             beam_size=beam_size,
             max_tokens=max_tokens,
             length_penalty=length_penalty,
-            never=self._never(stop_at_end),
+            suppress_token_ids=self._suppressed(stop_at_end),
         )[0]
         seconds = time.perf_counter() - started
         return Generation(
@@ -244,25 +273,11 @@ class TextGenerator:
             if len(ids) == 1:
                 which = "The text" if len(sequences) == 1 else f"Text {number + 1} of {len(sequences)}"
                 raise ValueError(f"{which} is empty: there is nothing to score.")
-        runtime = self._open()
-        losses: list[np.ndarray] = [np.empty(0, "float32")] * len(sequences)
-        # Texts of about the same length side by side: what is padded (on the right) is scored in vain.
-        short = sorted(
-            (place for place, ids in enumerate(sequences) if len(ids) - 1 <= 2 * _SEGMENT), key=lambda place: len(sequences[place])
-        )
-        for group in (short[start : start + _SIDE_BY_SIDE] for start in range(0, len(short), _SIDE_BY_SIDE)):
-            padded = np.zeros((len(group), len(sequences[group[-1]])), dtype="int32")
-            for row, place in enumerate(group):
-                padded[row, : len(sequences[place])] = sequences[place]
-            for place, found in zip(group, _losses(runtime, padded[:, :-1], padded[:, 1:]), strict=True):
-                losses[place] = found[: len(sequences[place]) - 1]
-        for place, ids in enumerate(sequences):
-            if len(ids) - 1 > 2 * _SEGMENT:
-                losses[place] = _segment_losses(runtime, ids[:-1], ids[1:])
-        return losses
+        with single_blas_thread():
+            return sequence_losses(self.open(), sequences)
 
     def score(self, text: str) -> dict[str, float]:
-        """Return bits_per_byte, bits_per_char, perplexity, num_tokens and num_bytes of `text`, every token counted."""
+        """Return bits_per_byte, bits_per_char, perplexity, num_tokens and num_bytes of `text`: every token counts, after all before it."""
         losses = self.token_losses(text).astype("float64")
         return {
             "bits_per_byte": bits_per_byte(losses.sum(), text),
@@ -272,16 +287,27 @@ class TextGenerator:
             "num_bytes": len(text.encode()),
         }
 
-    def _open(self) -> "Runtime | _CompiledRuntime":
-        """Return the model with its present weights, ready to step."""
+    def open(self) -> Runtime | CompiledRuntime:
+        """Return the model with its present weights, ready to step: in NumPy, or compiled if a layer has no NumPy form."""
         if self._compiled is None:
             try:
                 return open_runtime(self.model)
             except TypeError:
-                self._compiled = _CompiledRuntime(self.model)
+                self._compiled = CompiledRuntime(self.model)
         return self._compiled
 
-    def _never(self, stop_at_end: bool) -> list[int]:
+    def read_prompt(self, prompt: str, num_samples: int = 1) -> tuple[Runtime | CompiledRuntime, np.ndarray, list[np.ndarray]]:
+        """Return the runtime, and after all of the prompt but its last token: that token and the states, one row a sample."""
+        runtime, ids, states = self.read_prompts([prompt])
+        return runtime, np.repeat(ids, num_samples), [np.repeat(state, num_samples, axis=0) for state in states]
+
+    def read_prompts(self, prompts: Sequence[str]) -> tuple[Runtime | CompiledRuntime, np.ndarray, list[np.ndarray]]:
+        """Return the runtime, and after all of each prompt but its last token: that token and the states, one row a prompt."""
+        runtime = self.open()
+        last, states = zip(*(self._read(runtime, prompt) for prompt in prompts), strict=True)
+        return runtime, np.array(last, dtype="int32"), [np.concatenate(parts) for parts in zip(*states, strict=True)]
+
+    def _suppressed(self, stop_at_end: bool) -> list[int]:
         """Return the token ids that are not to be written."""
         return [self.tokenizer.pad_id, self.tokenizer.unk_id, *([] if stop_at_end else [self.tokenizer.end_id])]
 
@@ -303,8 +329,8 @@ class TextGenerator:
             )
         return ids
 
-    def _read(self, runtime: "Runtime | _CompiledRuntime", prompt: str, num_samples: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Read all of the prompt but its last token; returns that token and the states, one row per sample."""
+    def _read(self, runtime: Runtime | CompiledRuntime, prompt: str) -> tuple[int, list[np.ndarray]]:
+        """Read all of a prompt but its last token; returns that token and the states, one row."""
         ids = np.concatenate([[self.tokenizer.end_id], self._encode(prompt)]).astype("int32")
         if len(ids) - 1 > MAX_PROMPT_TOKENS:
             raise ValueError(
@@ -313,176 +339,10 @@ class TextGenerator:
         states = runtime.zero_states(1)
         for start in range(0, len(ids) - 1, _READ_CHUNK):
             _, states = runtime.read(ids[None, start : min(start + _READ_CHUNK, len(ids) - 1)], states)
-        return np.repeat(ids[-1:], num_samples), [np.repeat(state, num_samples, axis=0) for state in states]
+        return int(ids[-1]), states
 
 
-class _CompiledRuntime:
-    """The methods of `Runtime` through the compiled Keras model, for layers that have no NumPy form; its features are the logits."""
-
-    def __init__(self, model: keras.Model):
-        if not recurrent_layers(model):
-            raise TypeError(
-                f"{model.name} has no recurrent layer that could carry a state from token to token. Use a model from build_language_model."
-            )
-        self.vocab_size = model.output_shape[-1]
-        self.model, self.stepwise = model, make_stateful_model(model)
-
-    def zero_states(self, batch_size: int) -> list[np.ndarray]:
-        return zero_states(self.model, batch_size)
-
-    def read(self, token_ids: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        logits, *states = (np.asarray(value, dtype="float32") for value in self.stepwise.predict_on_batch([token_ids, *states]))
-        return logits, states
-
-    def step(self, token_ids: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
-        logits, states = self.read(token_ids[:, None], states)
-        return logits[:, 0], states
-
-    def logits(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        return features.copy()  # the caller may write into it
-
-
-def _write(
-    runtime: "Runtime | _CompiledRuntime",
-    ids: np.ndarray,
-    states: list[np.ndarray],
-    texts: "list[_Text]",
-    *,
-    rule: SamplingRule,
-    never: list[int],
-    seed: int,
-    max_tokens: int,
-) -> Iterator[None]:
-    """Write into the texts, one row each, until they have ended; yields after the first token and then every _LOOK tokens."""
-    # Random numbers come from NumPy, a stream of its own for each sample: every backend and every batch writes the same text.
-    streams = [np.random.default_rng([seed, number]) for number in range(len(texts))]
-    rows = np.arange(len(texts))  # those still written
-    written = np.zeros((len(texts), _LOOK), dtype="int32")
-    room = np.empty((len(texts), runtime.vocab_size), dtype="float32")
-    length = 0
-    while length < max_tokens and len(rows):
-        num_new = min(_LOOK if length else 1, max_tokens - length)
-        if length + num_new > written.shape[1]:
-            written = np.pad(written, ((0, 0), (0, written.shape[1])))
-        uniforms = np.array([streams[row].random(num_new) for row in rows])
-        for now in range(length, length + num_new):
-            features, states = runtime.step(ids, states)
-            logits = runtime.logits(features, room[: len(rows)])
-            logits[:, never] = -np.inf
-            ids = rule.draw(logits, uniforms[:, now - length], written[rows, :now] if rule.looks_back else None)
-            written[rows, now] = ids
-        for row in rows:
-            texts[row].add(written[row, length : length + num_new].tolist())
-        length += num_new
-        yield
-        going_on = np.array([not texts[row].ended for row in rows])
-        if not going_on.all():
-            rows, ids, states = rows[going_on], ids[going_on], [state[going_on] for state in states]
-
-
-class _Text:
-    """The text of one sample while it is written: decodes only what is new, and ends at the end token or before a stop string."""
-
-    def __init__(self, tokenizer: Tokenizer, stops: list[str]):
-        self.tokenizer, self.stops = tokenizer, stops
-        self.text, self.token_ids, self.ended = "", [], False
-        self._whole, self._pending, self._shown = "", [], 0  # decoded for good; tokens whose last character may go on; given out
-
-    def add(self, token_ids: list[int]) -> None:
-        """Append tokens, up to the end token if it is among them."""
-        if self.tokenizer.end_id in token_ids:
-            token_ids = token_ids[: token_ids.index(self.tokenizer.end_id)]
-            self.ended = True
-        self.token_ids += token_ids
-        self._pending += token_ids
-        if self.stops:  # else the text is not needed yet
-            self._decode()
-
-    def _decode(self) -> None:
-        """Bring the text up to the last token, and end it before a stop string."""
-        new = self.tokenizer.decode(self._pending)
-        if not new.endswith("\ufffd"):  # a character may need several tokens
-            self._whole, self._pending, new = self._whole + new, [], ""
-        searched = max(0, len(self.text) - max(map(len, self.stops), default=0))
-        self.text = self._whole + new.rstrip("\ufffd")
-        found = [(place + len(stop), place) for stop in self.stops if (place := self.text.find(stop, searched)) >= 0]
-        if found:
-            self.text, self.ended, self._pending = self.text[: min(found)[1]], True, []
-            while self.token_ids and self.tokenizer.decode(self.token_ids[:-1]).startswith(self.text):
-                self.token_ids.pop()
-
-    def finish(self) -> None:
-        """Close the text: a last character that stayed unfinished shows as U+FFFD."""
-        if self._pending:
-            self.text = self._whole + self.tokenizer.decode(self._pending)
-            self._whole, self._pending = self.text, []
-        self.ended = True
-
-    def new_piece(self) -> str:
-        """Return what may be shown and was not yet: all but what may be the beginning of a stop string."""
-        if self._pending and not self.ended:
-            self._decode()
-        safe = len(self.text)
-        if not self.ended:
-            safe -= max((_overlap(self.text, stop) for stop in self.stops), default=0)
-        piece = self.text[self._shown : safe]
-        self._shown = max(self._shown, safe)
-        return piece
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return how many of the last characters of `text` are the beginning of `stop`."""
-    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _losses(runtime: "Runtime | _CompiledRuntime", inputs: np.ndarray, targets: np.ndarray, *, num_unscored: int = 0) -> np.ndarray:
-    """Return the cross-entropy of each target, shape (batch, time), without those of the first `num_unscored` steps."""
-    states = runtime.zero_states(len(inputs))
-    losses = []
-    for start in range(0, inputs.shape[1], _SCORE_CHUNK):
-        part = slice(start, start + _SCORE_CHUNK)
-        features, states = runtime.read(inputs[:, part], states)
-        if start >= num_unscored:
-            flat = features.reshape(-1, features.shape[-1])
-            losses.append(_cross_entropy(runtime, flat, targets[:, part].reshape(-1)).reshape(len(inputs), -1))
-    return np.concatenate(losses, axis=1)
-
-
-def _segment_losses(runtime: "Runtime | _CompiledRuntime", inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the cross-entropy of each target of a long text, shape (time,).
-
-    The text is cut into segments that are scored side by side; each but the first reads the tokens before it without scoring
-    them, for a recurrent state forgets what is some hundred steps back.
-    """
-    losses = [_losses(runtime, inputs[None, :_SEGMENT], targets[None, :_SEGMENT])[0]]
-    starts = np.arange(_SEGMENT, len(inputs), _SEGMENT)
-    num_tokens = len(inputs)
-    inputs, targets = (np.concatenate([part, np.zeros(_SEGMENT, "int32")]) for part in (inputs, targets))
-    for group in np.array_split(starts, -(-len(starts) // _SIDE_BY_SIDE)):
-        places = group[:, None] + np.arange(-_WARM_UP, _SEGMENT)
-        losses.append(_losses(runtime, inputs[places], targets[places], num_unscored=_WARM_UP).reshape(-1))
-    return np.concatenate(losses)[:num_tokens]
-
-
-def _cross_entropy(runtime: "Runtime | _CompiledRuntime", features: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    losses = np.empty(len(targets), dtype="float32")
-    out = np.empty((min(_SCORE_ROWS, len(targets)), runtime.vocab_size), dtype="float32")
-    for start in range(0, len(targets), _SCORE_ROWS):
-        rows = slice(start, start + _SCORE_ROWS)
-        logits = runtime.logits(features[rows], out[: len(targets[rows])])
-        logits -= logits.max(axis=-1, keepdims=True)
-        wanted = np.take_along_axis(logits, targets[rows, None], axis=1)[:, 0]
-        losses[rows] = np.log(np.exp(logits, out=logits).sum(axis=-1)) - wanted
-    return losses
-
-
-def _check_stops(stop: str | Sequence[str]) -> list[str]:
-    if not isinstance(stop, Iterable):
-        raise TypeError(f"stop is {stop!r:.40}, but must be a string or several. Leave it out for none.")
-    stops = [stop] if isinstance(stop, str) else list(stop)
-    for string in stops:
-        if not isinstance(string, str):
-            raise TypeError(f"A stop string is {string!r:.40} ({type(string).__name__}), but must be text.")
-        if not string:
-            raise ValueError("A stop string is empty: every sample would end at once. Leave stop out for none.")
-    return stops
+def _check_seed(seed: int) -> int:
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed is {seed!r}, but must be a whole number of 0 or more. Pass e.g. seed=42.")
+    return int(seed)

@@ -20,7 +20,7 @@ def decode_sequences(
     *,
     start_id: int,
     end_id: int,
-    never: Sequence[int] = (),
+    suppress_token_ids: Sequence[int] = (),
     beam_size: int = 1,
     length_penalty: float = 1.0,
     no_repeat_ngram: int = 0,
@@ -34,8 +34,8 @@ def decode_sequences(
         sources: Token ids of each, one at least.
         start_id: What the decoder reads first.
         end_id: What ends a target.
-        never: Token ids that are not written, e.g. padding.
-        beam_size: 1 takes the likeliest token each time; more searches.
+        suppress_token_ids: Token ids that are not written, e.g. padding.
+        beam_size: 1 takes the most probable token each time; more searches.
         length_penalty: Of the search, see `beam_search`.
         no_repeat_ngram: Of the search too.
         max_ratio: A target is cut at this many tokens for each of the source, and ten.
@@ -58,7 +58,11 @@ def decode_sequences(
         with quiet_retracing():
             *first, memory = (keras.ops.convert_to_numpy(part) for part in encoder.predict_on_batch(source_ids))
             zeros = [np.zeros((len(rows), state.shape[-1]), "float32") for state in step.inputs[1 + len(first) : -2]]
-            arguments: dict[str, Any] = {"end_id": end_id, "never": never, "max_tokens": int(10 + max_ratio * len(rows[-1]))}
+            arguments: dict[str, Any] = {
+                "end_id": end_id,
+                "suppress_token_ids": suppress_token_ids,
+                "max_tokens": int(10 + max_ratio * len(rows[-1])),
+            }
             first_ids, states = np.full(len(rows), start_id, "int32"), [*first, *zeros, memory, source_ids]
             if beam_size == 1:
                 best = [[each] for each in greedy_search(step, first_ids, states, **arguments)]

@@ -190,8 +190,8 @@ class DataToText(Task):
         Constrained, a placeholder without a value is never sampled; nor, for facts that training texts name once, one that stands
         there already; and the text does not end before those stand there that training texts do not leave out.
         """
-        from slm_helpers.generation.constrained import PlaceholderGuide, draw_texts
-        from slm_helpers.generation.sampling import SamplingRule
+        from slm_helpers.generation.constrained import PlaceholderConstraint, sample_texts
+        from slm_helpers.generation.sampling import Sampler
 
         num_candidates = self.num_candidates if num_candidates is None else num_candidates
         temperature = self.temperature if temperature is None else temperature
@@ -206,9 +206,9 @@ class DataToText(Task):
             return []
         number = 1 if temperature == 0 else num_candidates
         settings = saved.settings
-        guide = PlaceholderGuide(saved.tokenizer, records, settings["repeated"], settings["left_out"]) if constrained else None
-        rule = SamplingRule(temperature=temperature)
-        sampled = draw_texts(saved.model, saved.tokenizer, prompts, number=number, rule=rule, guide=guide, seed=self.seed)
+        constraint = PlaceholderConstraint(saved.tokenizer, records, settings["repeated"], settings["left_out"]) if constrained else None
+        options = {"num_samples": number, "sampler": Sampler(temperature=temperature), "constraint": constraint, "seed": self.seed}
+        sampled = sample_texts(saved.model, saved.tokenizer, prompts, **options)
         return [[(fill(text, record), score) for text, score in texts] for record, texts in zip(records, sampled, strict=True)]
 
     def prompt_of(self, source: str, *, tone: str = "", length: str = "", where: str = "the record") -> str:

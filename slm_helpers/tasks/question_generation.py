@@ -147,7 +147,7 @@ class QuestionGenerator(Task):
             [source[:-1] for source in sources],
             start_id=int(sources[0][-1]),
             end_id=tokenizer.end_id,
-            never=(tokenizer.pad_id, tokenizer.unk_id),
+            suppress_token_ids=(tokenizer.pad_id, tokenizer.unk_id),
             beam_size=saved.settings["beam_size"] if beam_size is None else beam_size,
             length_penalty=saved.settings["length_penalty"] if length_penalty is None else length_penalty,
             no_repeat_ngram=_NO_REPEAT,

@@ -71,7 +71,9 @@ def step():
 def test_a_wide_beam_finds_the_best_of_all_sequences(step, length_penalty, never):
     first_ids, states = np.array([2, 4, 4], dtype="int32"), some_states(3)
     # Three tokens go on: 27 beginnings of length 3, none dropped by a beam of 40, and 81 whole sequences beside those that end.
-    found = beam_search(step, first_ids, states, end_id=END, beam_size=40, max_tokens=4, length_penalty=length_penalty, never=never)
+    found = beam_search(
+        step, first_ids, states, end_id=END, beam_size=40, max_tokens=4, length_penalty=length_penalty, suppress_token_ids=never
+    )
     for row in range(3):
         own = [state[row : row + 1] for state in states]
         every = plain_beam(step, first_ids[row], own, max_tokens=4, length_penalty=length_penalty, never=never)
@@ -87,7 +89,7 @@ def test_a_narrow_beam_is_that_of_plain_lists(beam_size, end_bias, length_penalt
     # The plain search goes on to the limit; ours stops when nothing better can come, which must not change what it finds.
     step, states = build_step(5, end_bias=end_bias), some_states(4)
     settings = {"beam_size": beam_size, "max_tokens": 9, "length_penalty": length_penalty}
-    found = beam_search(step, np.array([2, 3, 4, 5]), states, end_id=END, never=NEVER, **settings)
+    found = beam_search(step, np.array([2, 3, 4, 5]), states, end_id=END, suppress_token_ids=NEVER, **settings)
     for row in range(4):
         check_against(found[row], plain_beam(step, row + 2, [state[row : row + 1] for state in states], **settings))
 
@@ -100,27 +102,29 @@ def test_a_bad_beginning_may_still_win_by_its_length():
     probs[3, [END, 4]] = 0.6, 0.4  # after 3 the end looks better at first ...
     probs[4, 4] = 1.0  # ... but after 4 comes 4 for certain
     step.set_weights([np.log(probs)])
-    found = beam_search(step, [3], [np.zeros((1, 1), "float32")], end_id=END, beam_size=1, max_tokens=7, length_penalty=2.0, never=NEVER)
+    found = beam_search(
+        step, [3], [np.zeros((1, 1), "float32")], end_id=END, beam_size=1, max_tokens=7, length_penalty=2.0, suppress_token_ids=NEVER
+    )
     assert found[0][0].token_ids == [4] * 7
     assert found[0][0].score == pytest.approx(np.log(0.4) / 4, abs=0.002)  # (5 + 7) / 6 squared; the end alone has log 0.6 / 1
 
 
 def test_a_score_is_the_log_probability_over_the_length_penalty(step):
-    for h in beam_search(step, [3], some_states(1), end_id=END, beam_size=6, max_tokens=3, length_penalty=0.8, never=NEVER)[0]:
+    for h in beam_search(step, [3], some_states(1), end_id=END, beam_size=6, max_tokens=3, length_penalty=0.8, suppress_token_ids=NEVER)[0]:
         length = len(h.token_ids) + h.ended
         assert h.score == pytest.approx(h.log_prob / ((5 + length) / 6) ** 0.8, abs=1e-5)
         assert h.ended or length == 3
 
 
 def test_fewer_sequences_than_the_beam_are_all_returned(step):
-    found = beam_search(step, [3], some_states(1), end_id=END, beam_size=10, max_tokens=1, never=NEVER)[0]
+    found = beam_search(step, [3], some_states(1), end_id=END, beam_size=10, max_tokens=1, suppress_token_ids=NEVER)[0]
     assert sorted((h.token_ids, h.ended) for h in found) == [([], True), ([3], False), ([4], False), ([5], False)]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_run_of_tokens_is_not_written_twice(step, size):
     states, settings = some_states(2), {"max_tokens": 4, "length_penalty": 0.6}
-    found = beam_search(step, [3, 4], states, end_id=END, beam_size=40, never=NEVER, no_repeat_ngram=size, **settings)
+    found = beam_search(step, [3, 4], states, end_id=END, beam_size=40, suppress_token_ids=NEVER, no_repeat_ngram=size, **settings)
 
     def repeats(tokens):
         runs = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
@@ -135,16 +139,16 @@ def test_a_run_of_tokens_is_not_written_twice(step, size):
 
 def test_a_run_is_repeated_where_nothing_else_is_left(step):
     never = (*NEVER, END, 5)
-    (found,) = beam_search(step, [3], some_states(1), end_id=END, beam_size=2, max_tokens=6, never=never, no_repeat_ngram=1)
+    (found,) = beam_search(step, [3], some_states(1), end_id=END, beam_size=2, max_tokens=6, suppress_token_ids=never, no_repeat_ngram=1)
     assert found and all(len(h.token_ids) == 6 and {3, 4} == set(h.token_ids) for h in found)
 
 
 def test_weights_changed_after_a_search_are_seen():
     step, states = build_step(1), some_states(1)
     settings = {"beam_size": 3, "max_tokens": 5, "length_penalty": 0.6}
-    old = beam_search(step, [3], states, end_id=END, never=NEVER, **settings)[0]
+    old = beam_search(step, [3], states, end_id=END, suppress_token_ids=NEVER, **settings)[0]
     step.set_weights(build_step(2).get_weights())
-    new = beam_search(step, [3], states, end_id=END, never=NEVER, **settings)[0]
+    new = beam_search(step, [3], states, end_id=END, suppress_token_ids=NEVER, **settings)[0]
     check_against(new, plain_beam(step, 3, states, **settings))
     assert new != old
 
@@ -153,6 +157,8 @@ def test_weights_changed_after_a_search_are_seen():
     ("changes", "message"),
     [
         ({"beam_size": 0}, "beam_size is 0"),
+        ({"beam_size": 10**6}, "beam_size is 1,000,000, but at most 256"),
+        ({"max_tokens": 10**9}, "max_tokens is 1,000,000,000, which is too many"),
         ({"max_tokens": -1}, "max_tokens is -1"),
         ({"length_penalty": -0.5}, "length_penalty is -0.5, but must be 0 or more"),
         ({"length_penalty": float("nan")}, "length_penalty is nan"),

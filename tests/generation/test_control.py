@@ -1,12 +1,12 @@
-"""Control lines, lengths, and a writer that refuses what cannot be meant."""
+"""Control codes, lengths, and a generator that refuses what cannot be meant."""
 
 from slm_helpers.generation.control import (
+    ControlledGenerator,
     Request,
-    Writer,
+    add_control_codes,
     as_script,
     count_length,
     cut_to_length,
-    lined_texts,
     pick_words,
     text_nats,
     vary_request,
@@ -27,18 +27,18 @@ def saved():
     model = build_language_model(tokenizer.vocab_size, embedding_dim=8, units=12, tie_embeddings=False)
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
-    return SavedModel(model=model, tokenizer=tokenizer, settings={"lines": True, "topics": ["home", "travel"], "unit": "turns"})
+    return SavedModel(model=model, tokenizer=tokenizer, settings={"control_codes": True, "topics": ["home", "travel"], "unit": "turns"})
 
 
 @pytest.fixture
 def writer(saved):
-    return Writer(saved)
+    return ControlledGenerator(saved)
 
 
-def test_control_line_holds_what_was_asked_and_no_more():
-    assert Request().line == "[]\n"
-    assert Request(words=("ticket", "sea")).line == "[words: ticket, sea]\n"
-    assert Request(topic="travel", length=6, unit="turns").line == "[topic: travel; length: 6 turns]\n"
+def test_control_code_holds_what_was_asked_and_no_more():
+    assert Request().code == "[]\n"
+    assert Request(words=("ticket", "sea")).code == "[words: ticket, sea]\n"
+    assert Request(topic="travel", length=6, unit="turns").code == "[topic: travel; length: 6 turns]\n"
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_control_line_holds_what_was_asked_and_no_more():
     [
         ({"length": 0}, ValueError, "length is 0"),
         ({"length": 2.5}, ValueError, "length is 2.5"),
-        ({"topic": "a]b"}, ValueError, "belong to the control line"),
-        ({"words": ("two\nlines",)}, ValueError, "belong to the control line"),
+        ({"topic": "a]b"}, ValueError, "belong to the control code"),
+        ({"words": ("two\nlines",)}, ValueError, "belong to the control code"),
         ({"words": ("ticket", " ")}, ValueError, "words is empty"),
         ({"words": "ticket"}, TypeError, "must be several words"),
         ({"topic": 3}, TypeError, "must be text"),
@@ -89,13 +89,15 @@ def test_words_that_say_most_are_picked_without_names():
     assert pick_words(["Anna came with bread", "the boat came"], train) == [("bread", "came"), ("boat", "came")]
 
 
-def test_lined_texts_hold_every_text_once_a_view():
+def test_coded_texts_hold_every_text_once_a_copy():
     texts, requests = ["one text", "another text"], [Request(topic="home"), Request(topic="travel", length=2)]
-    found = lined_texts(texts, requests, views=50)
-    assert len(found) == 100 and found == lined_texts(texts, requests, views=50) != lined_texts(texts, requests, views=50, seed=1)
+    found = add_control_codes(texts, requests, num_copies=50)
+    assert len(found) == 100 and found == add_control_codes(texts, requests, num_copies=50) != add_control_codes(
+        texts, requests, num_copies=50, seed=1
+    )
     for text, own in zip(texts, requests, strict=True):
         mine = [each for each in found if each.endswith(text)]
-        assert len(mine) == 50 and {text, "[]\n" + text, own.line + text} <= set(mine)
+        assert len(mine) == 50 and {text, "[]\n" + text, own.code + text} <= set(mine)
     assert all(("travel" in each) <= each.endswith("another text") for each in found)
 
 
@@ -105,7 +107,7 @@ def test_script_has_a_line_a_turn():
 
 def test_nats_after_a_line_are_those_of_the_text_alone(saved):
     generator = TextGenerator(saved.model, saved.tokenizer)
-    texts, lines = ["The owl sat.", "The roof said nothing"], [Request(topic="home").line, ""]
+    texts, lines = ["The owl sat.", "The roof said nothing"], [Request(topic="home").code, ""]
     both = [generator.token_losses(line + text).sum() for line, text in zip(lines, texts, strict=True)]
     head = [generator.token_losses(line).sum() if line else 0.0 for line in lines]
     np.testing.assert_allclose(text_nats(generator, texts, lines), np.subtract(both, head), rtol=1e-4)
@@ -113,48 +115,48 @@ def test_nats_after_a_line_are_those_of_the_text_alone(saved):
 
 
 def test_same_seed_same_texts_and_the_line_is_not_shown(writer):
-    first, again = (writer.write("The owl", topic="home", num_samples=2, max_tokens=20) for _ in range(2))
+    first, again = (writer.generate("The owl", topic="home", num_samples=2, max_tokens=20) for _ in range(2))
     assert first == again and len(first) == 2 and all(text.startswith("The owl") for text in first)
-    assert first != writer.write("The owl", topic="travel", num_samples=2, max_tokens=20)
-    assert first != writer.write("The owl", topic="home", num_samples=2, max_tokens=20, seed=1)
+    assert first != writer.generate("The owl", topic="travel", num_samples=2, max_tokens=20)
+    assert first != writer.generate("The owl", topic="home", num_samples=2, max_tokens=20, seed=1)
 
 
 def test_guidance_of_one_is_the_model_itself_and_of_zero_ignores_the_wish(writer):
     options = {"num_samples": 3, "max_tokens": 24, "temperature": 0.7}
-    plain, asked = writer.write("The", **options), writer.write("The", topic="home", **options)
-    near = writer.write("The", topic="home", guidance=1 + 1e-9, **options)
+    plain, asked = writer.generate("The", **options), writer.generate("The", topic="home", **options)
+    near = writer.generate("The", topic="home", guidance=1 + 1e-9, **options)
     assert near == asked != plain
-    assert writer.write("The", topic="home", guidance=0, **options) == plain
+    assert writer.generate("The", topic="home", guidance=0, **options) == plain
 
 
 def test_guidance_raises_what_the_line_makes_likelier(writer):
-    texts = {g: writer.write(topic="home", guidance=g, num_samples=24, max_tokens=12, temperature=1.0, top_p=1.0) for g in (1, 4)}
-    lines = [Request(topic="home").line] * 24
-    gains = {g: text_nats(writer.generator, t, [Request().line] * 24) - text_nats(writer.generator, t, lines) for g, t in texts.items()}
+    texts = {g: writer.generate(topic="home", guidance=g, num_samples=24, max_tokens=12, temperature=1.0, top_p=1.0) for g in (1, 4)}
+    lines = [Request(topic="home").code] * 24
+    gains = {g: text_nats(writer.generator, t, [Request().code] * 24) - text_nats(writer.generator, t, lines) for g, t in texts.items()}
     assert gains[4].mean() > gains[1].mean()
 
 
 def test_held_length_is_kept(saved):
-    by_words = Writer(SavedModel(model=saved.model, tokenizer=saved.tokenizer))
-    for text in by_words.write("The owl", length=12, hold_length=True, num_samples=4):
+    by_words = ControlledGenerator(SavedModel(model=saved.model, tokenizer=saved.tokenizer))
+    for text in by_words.generate("The owl", length=12, force_length=True, num_samples=4):
         assert text.startswith("The owl") and 6 <= count_length(text) <= 18
 
 
 def test_writer_refuses_with_a_way_out(writer, saved):
     for arguments, error, message in [
-        ({"topic": "war"}, ValueError, "unknown to this writer: it knows home, travel"),
+        ({"topic": "war"}, ValueError, "unknown to this model: it knows home, travel"),
         ({"length": 0}, ValueError, "length is 0"),
         ({"start": "  "}, ValueError, "spaces only"),
         ({"start": 7}, TypeError, "must be text"),
         ({"start": "A: x\nB: y", "length": 2}, ValueError, "has 2 turns already"),
-        ({"hold_length": True}, ValueError, "needs a length"),
+        ({"force_length": True}, ValueError, "needs a length"),
         ({"temperature": -1}, ValueError, "temperature is -1"),
         ({"guidance": -1}, ValueError, "guidance is -1"),
         ({"words": "sea"}, TypeError, "several words"),
     ]:
         with pytest.raises(error, match=message):
-            writer.write(**arguments)
-    with pytest.raises(ValueError, match="not trained with control lines"):
-        Writer(SavedModel(model=saved.model, tokenizer=saved.tokenizer)).write(words=("sea",))
+            writer.generate(**arguments)
+    with pytest.raises(ValueError, match="not trained with control codes"):
+        ControlledGenerator(SavedModel(model=saved.model, tokenizer=saved.tokenizer)).generate(words=("sea",))
     with pytest.raises(ValueError, match="trained without topics"):
-        Writer(SavedModel(model=saved.model, tokenizer=saved.tokenizer)).write(topic="home")
+        ControlledGenerator(SavedModel(model=saved.model, tokenizer=saved.tokenizer)).generate(topic="home")

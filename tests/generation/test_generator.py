@@ -1,11 +1,13 @@
 """Continuing and scoring texts: what may be drawn, how often, where it stops, and that a score is the model's own."""
 
 import string
+from concurrent.futures import ThreadPoolExecutor
 
 from slm_helpers.generation import generator as generation
 from slm_helpers.generation.generator import MAX_PROMPT_TOKENS, TextGenerator
+from slm_helpers.generation.processors import NoRepeatNgrams
 from slm_helpers.generation.runtime import open_runtime
-from slm_helpers.generation.sampling import SamplingRule
+from slm_helpers.generation.sampling import Sampler
 from slm_helpers.metrics import classification as evaluation
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import build_language_model, build_transformer_language_model
@@ -14,6 +16,7 @@ from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer, train_ch
 import keras
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 LETTERS = "abcdefghij"  # with the three special tokens 13 ids
 END = Tokenizer.end_id
@@ -476,6 +479,7 @@ def test_a_streamed_character_is_shown_when_it_is_whole():
     [
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"num_samples": -1}, "num_samples is -1"),
+        ({"num_samples": 10**9}, "num_samples is 1,000,000,000, but at most 4,096"),
         ({"temperature": -0.1}, "temperature is -0.1, but must be 0 or more"),
         ({"top_k": 2.5}, "top_k is 2.5"),
         ({"top_p": 0.0}, "top_p is 0.0"),
@@ -653,7 +657,7 @@ def test_a_score_sums_the_losses_of_the_tokens(bpe_generator):
 
 
 def test_texts_scored_side_by_side_get_what_each_gets_alone(generator, monkeypatch):
-    monkeypatch.setattr("slm_helpers.generation.generator._SIDE_BY_SIDE", 3)
+    monkeypatch.setattr("slm_helpers.generation.scoring._SIDE_BY_SIDE", 3)
     rng = np.random.default_rng(2)
     texts = ["".join(rng.choice(list(LETTERS), size)) for size in (5, 300, 1, 5, 2100, 40, 2048)]
     together = generator.text_losses(texts)
@@ -692,11 +696,52 @@ def test_several_prompts_side_by_side_give_what_each_gives_alone():
     for model in (random_model(tokenizer.vocab_size, scale=0.8), model_without_numpy_form(tokenizer.vocab_size)):
         writer = TextGenerator(model, tokenizer)
         prompts = ["abc", "", "jihgfedcba", "d"]
-        greedy = writer.generate_each(prompts, rule=SamplingRule(temperature=0.0), max_tokens=20)
+        greedy = writer.generate_batch(prompts, sampler=Sampler(temperature=0.0), max_tokens=20)
         assert greedy == [writer.generate(prompt, temperature=0.0, max_tokens=20).samples[0] for prompt in prompts]
-        drawn = writer.generate_each(prompts, rule=SamplingRule(temperature=0.9, no_repeat_ngram=2), max_tokens=20, seed=3, stop="e")
+        drawn = writer.generate_batch(
+            prompts, sampler=Sampler(temperature=0.9), processors=[NoRepeatNgrams(2)], max_tokens=20, seed=3, stop="e"
+        )
         same = [writer.generate(p, temperature=0.9, no_repeat_ngram=2, max_tokens=20, seed=3, stop="e", num_samples=4) for p in prompts]
         assert drawn == [found.samples[place] for place, found in enumerate(same)]
-    assert writer.generate_each([], rule=SamplingRule()) == []
+    assert writer.generate_batch([], sampler=Sampler()) == []
     with pytest.raises(TypeError, match="a list of prompts"):
-        writer.generate_each("abc", rule=SamplingRule())
+        writer.generate_batch("abc", sampler=Sampler())
+
+
+def test_threads_share_one_generator(generator):
+    """Four threads at once write what each would alone, and leave the number of BLAS threads as it was."""
+    before = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    options = [{"max_tokens": 30, "seed": seed, "num_samples": 1 + seed % 3, "repetition_penalty": 1.2} for seed in range(24)]
+    alone = [generator.generate("abc", **each).token_ids for each in options]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda each: generator.generate("abc", **each).token_ids, options))
+        scores = list(pool.map(generator.score, ["abc", "dab"] * 6))
+    assert together == alone and scores == [generator.score("abc"), generator.score("dab")] * 6
+    assert [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"] == before
+
+
+def test_an_interrupted_text_leaves_the_threads_as_they_were(generator):
+    def interrupt(piece):
+        raise KeyboardInterrupt
+
+    before = [library["num_threads"] for library in threadpool_info()]
+    with pytest.raises(KeyboardInterrupt):
+        generator.generate("abc", on_text=interrupt)
+    assert [library["num_threads"] for library in threadpool_info()] == before
+
+
+@pytest.mark.parametrize("num_tokens", [3000, 9000])
+def test_the_state_is_carried_through_a_text_of_any_length(tokenizer, num_tokens):
+    """A cell that never forgets shows what the first token was after thousands of others."""
+    model = build_language_model(tokenizer.vocab_size, cell="rnn", embedding_dim=13, units=13, tie_embeddings=False)
+    latch = np.zeros((13, 13))
+    latch[3, 3] = 3.0  # holds +1 or -1
+    vectors = np.zeros((13, 13))
+    vectors[3, 3], vectors[4, 3] = 9, -9  # "a" sets it, "b" clears it, the others leave it
+    output = np.zeros((13, 13))
+    output[3, 5] = 4.0  # "c" is likelier after "a"
+    model.set_weights([vectors, np.eye(13), latch, np.zeros(13), output, np.zeros(13)])
+    after_a, after_b = (TextGenerator(model, tokenizer).token_losses(first + "c" * num_tokens)[1:] for first in "ab")
+    np.testing.assert_allclose(after_a, after_a[-1], atol=1e-4)
+    np.testing.assert_allclose(after_b - after_a, (after_b - after_a)[-1], atol=1e-4)
+    assert (after_b - after_a)[-1] > 1

@@ -6,10 +6,10 @@
 import json
 from pathlib import Path
 
-from slm_helpers.generation.constrained import PlaceholderGuide, draw_texts
-from slm_helpers.generation.control import Writer
+from slm_helpers.generation.constrained import PlaceholderConstraint, sample_texts
+from slm_helpers.generation.control import ControlledGenerator
 from slm_helpers.generation.generator import TextGenerator
-from slm_helpers.generation.sampling import SamplingRule
+from slm_helpers.generation.sampling import Sampler
 from slm_helpers.generation.sequences import decode_sequences
 from slm_helpers.models.encoder_decoder import build_encoder_decoder, build_pointer_generator
 from slm_helpers.models.language_model import build_language_model
@@ -54,8 +54,8 @@ def sampled():
         "repetition": {"repetition_penalty": 1.4, "repetition_window": 8, "no_repeat_ngram": 2, "num_samples": 2, "temperature": 0.4},
     }
     found = {name: generator.generate(PROMPT, max_tokens=40, **options).token_ids for name, options in settings.items()}
-    rule = SamplingRule(temperature=0.9, top_p=0.95)
-    found["each"] = generator.generate_each([PROMPT, "", "nothing at all"], rule=rule, max_tokens=30, stop="o")
+    sampler = Sampler(temperature=0.9, top_p=0.95)
+    found["each"] = generator.generate_batch([PROMPT, "", "nothing at all"], sampler=sampler, max_tokens=30, stop="o")
     found["lstm"] = TextGenerator(language_model("lstm"), TOKENIZER).generate(PROMPT, max_tokens=40, num_samples=2).token_ids
     found["beam"] = generator.beam(PROMPT, beam_size=3, max_tokens=20).token_ids
     found["beam_without_end"] = generator.beam("", beam_size=2, max_tokens=20, stop_at_end=False, length_penalty=0).token_ids
@@ -65,14 +65,14 @@ def sampled():
 def controlled():
     """Texts by control codes, plain, guided, and with a forced length."""
     settings = {"lines": True, "topics": ["home", "travel"], "unit": "words"}
-    writer = Writer(SavedModel(model=language_model(), tokenizer=TOKENIZER, settings=settings))
+    writer = ControlledGenerator(SavedModel(model=language_model(), tokenizer=TOKENIZER, settings=settings))
     options = {"max_tokens": 30, "num_samples": 2}
     return {
-        "topic": writer.write(PROMPT, topic="home", **options),
-        "guided": writer.write(PROMPT, topic="home", guidance=2.5, **options),
-        "ignored": writer.write("", topic="travel", words=("owl",), guidance=0, **options),
-        "length": writer.write(PROMPT, length=12, hold_length=True, num_samples=2),
-        "guided_length": writer.write(PROMPT, topic="home", length=12, hold_length=True, guidance=3, num_samples=2),
+        "topic": writer.generate(PROMPT, topic="home", **options),
+        "guided": writer.generate(PROMPT, topic="home", guidance=2.5, **options),
+        "ignored": writer.generate("", topic="travel", words=("owl",), guidance=0, **options),
+        "length": writer.generate(PROMPT, length=12, force_length=True, num_samples=2),
+        "guided_length": writer.generate(PROMPT, topic="home", length=12, force_length=True, guidance=3, num_samples=2),
     }
 
 
@@ -80,10 +80,10 @@ def constrained():
     """Texts and their mean log-probabilities, with and without the constraint on placeholders."""
     letters = {"name": "a", "city": "b"}
     records = [parse_facts({"name": "Ada", "city": "Rome"}, letters), parse_facts({"name": "Bo"}, letters)]
-    prompts, rule = ["name = #a; city = #b:", "name = #a:"], SamplingRule(temperature=0.9)
+    prompts, sampler = ["name = #a; city = #b:", "name = #a:"], Sampler(temperature=0.9)
     found = {}
-    for name, guide in (("free", None), ("guided", PlaceholderGuide(TOKENIZER, records, repeated=("city",)))):
-        texts = draw_texts(language_model(), TOKENIZER, prompts, number=3, rule=rule, guide=guide, seed=5)
+    for name, guide in (("free", None), ("guided", PlaceholderConstraint(TOKENIZER, records, repeated=("city",)))):
+        texts = sample_texts(language_model(), TOKENIZER, prompts, num_samples=3, sampler=sampler, constraint=guide, seed=5)
         found[name] = [[[text, round(score, 3)] for text, score in each] for each in texts]
     return found
 
@@ -98,7 +98,7 @@ def encoded_decoded():
     ):
         model = scrambled(build(TOKENIZER.vocab_size, **sizes))
         for beam_size in (1, 3):
-            options = {"start_id": TOKENIZER.end_id, "end_id": TOKENIZER.end_id, "never": [0, 1], "max_ratio": 1.5}
+            options = {"start_id": TOKENIZER.end_id, "end_id": TOKENIZER.end_id, "suppress_token_ids": [0, 1], "max_ratio": 1.5}
             ids = decode_sequences(model, sources, beam_size=beam_size, no_repeat_ngram=2 * (beam_size > 1), **options)
             found[f"{build.__name__}_{beam_size}"] = [[each.token_ids for each in row] for row in ids]
     return found

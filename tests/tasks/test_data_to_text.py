@@ -6,7 +6,7 @@ from dataclasses import replace
 from slm_helpers.cli import main
 from slm_helpers.data import results
 from slm_helpers.data.loading import load_dataset
-from slm_helpers.generation.constrained import PlaceholderGuide
+from slm_helpers.generation.constrained import PlaceholderConstraint
 from slm_helpers.recipes import public_data_to_text as public_writing
 from slm_helpers.recipes import public_results as public
 from slm_helpers.tasks import data_to_text
@@ -73,26 +73,26 @@ def test_the_best_draft_has_the_fewest_errors_then_the_length_that_is_wanted():
 
 def test_a_guide_leaves_only_placeholders_that_are_right(writer):
     records = [parse_facts(LAMP, writer.saved_.settings["letters"])]
-    guide = PlaceholderGuide(writer.saved_.tokenizer, records, repeated=["type"], left_out=["price"])
+    guide = PlaceholderConstraint(writer.saved_.tokenizer, records, repeated=["type"], left_out=["price"])
     vocabulary = writer.saved_.tokenizer.vocabulary
     letter = {name: vocabulary.index(sign) for name, sign in zip(records[0].names, records[0].letters, strict=True)}
     opening, end = int(np.flatnonzero(guide.opens)[0]), writer.saved_.tokenizer.end_id
 
-    def allowed(last, used):
-        logits = np.zeros(len(vocabulary), "float32")
-        guide.mask(logits, 0, last, used)
-        return set(np.flatnonzero(np.isfinite(logits)))
+    def allowed(*token_ids, by=guide):
+        logits = np.zeros((1, len(vocabulary)), "float32")
+        by(logits, np.array([token_ids], "int32").reshape(1, -1), np.array([0]))
+        return set(np.flatnonzero(np.isfinite(logits[0])))
 
-    assert allowed([9, opening], set()) == set(letter.values())
-    assert allowed([9, opening], {letter["name"], letter["type"]}) == {letter["type"], letter["price"]}
-    assert end not in allowed([9, 9], {letter["type"]}) and end in allowed([9, 9], {letter["type"], letter["name"]})
-    assert letter["name"] not in allowed([opening, letter["type"]], set()) and vocabulary.index(" ") in allowed(
-        [opening, letter["type"]], set()
-    )
-    strict = PlaceholderGuide(writer.saved_.tokenizer, records)
-    logits = np.zeros(len(vocabulary), "float32")
-    strict.mask(logits, 0, [9, 9], set(letter.values()))
-    assert not np.isfinite(logits[opening]) and np.isfinite(logits[end])
+    def said(*names):
+        return [token for name in names for token in (opening, letter[name])] + [9]
+
+    assert allowed(9, opening) == set(letter.values())
+    assert allowed(*said("name", "type"), opening) == {letter["type"], letter["price"]}
+    assert end not in allowed(*said("type"), 9) and end in allowed(*said("type", "name"), 9)
+    assert letter["name"] not in allowed(opening, letter["type"]) and vocabulary.index(" ") in allowed(opening, letter["type"])
+    assert end not in allowed() and opening in allowed()  # nothing is written yet
+    found = allowed(*said(*letter), 9, by=PlaceholderConstraint(writer.saved_.tokenizer, records))
+    assert opening not in found and end in found
 
 
 def test_guided_drafts_of_a_bad_writer_hold_each_fact_once(writer):

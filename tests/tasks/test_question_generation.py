@@ -114,7 +114,7 @@ def test_it_copies_tokens_that_no_target_of_train_held():
     config = TrainConfig(epochs=12, batch_size=16, learning_rate=1e-2)
     fit_examples(model, Examples({"source_ids": sources, "target_ids": inputs}, targets, along="target_ids"), config=config)
     sources, targets = rows(rng.integers(50, 60, 50))  # ids that stand nowhere in train
-    found = decode_sequences(model, sources, start_id=3, end_id=END, never=(0, 1))
+    found = decode_sequences(model, sources, start_id=3, end_id=END, suppress_token_ids=(0, 1))
     assert np.mean([best.token_ids == [target[0]] for (best,), target in zip(found, targets, strict=True)]) > 0.8
 
 

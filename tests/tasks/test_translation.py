@@ -144,7 +144,7 @@ def test_wrong_sizes_are_named():
 def test_greedy_search_is_a_beam_of_one_that_stops_at_the_first_end():
     model = new_network()
     sources = [some_ids(n, seed=n) for n in (3, 7, 2)]
-    found = decode_sequences(model, sources, start_id=END, end_id=END, never=(0, 1), max_ratio=0.0, batch_size=2)
+    found = decode_sequences(model, sources, start_id=END, end_id=END, suppress_token_ids=(0, 1), max_ratio=0.0, batch_size=2)
     for source, (best,) in zip(sources, found, strict=True):
         target, log_prob = [END], 0.0
         for _ in range(10):
@@ -169,19 +169,19 @@ def test_rows_that_end_early_wait_for_the_others_and_stay_as_they_are():
     )([token_ids, left])
     step = keras.Model([token_ids, left], [logits, left - 1])
     counts = np.array([[3.0], [0.0], [50.0]], "float32")
-    found = greedy_search(step, np.full(3, END, "int32"), [counts], end_id=END, max_tokens=8, never=(0,))
+    found = greedy_search(step, np.full(3, END, "int32"), [counts], end_id=END, max_tokens=8, suppress_token_ids=(0,))
     assert [len(each.token_ids) for each in found] == [3, 0, 8]
     assert [each.ended for each in found] == [True, True, False]
     per_token = 9 - np.log(np.exp(9) + 4)
     assert [each.log_prob for each in found] == pytest.approx([4 * per_token, per_token, 8 * per_token], abs=1e-4)
-    best = [rows[0] for rows in beam_search(step, np.full(3, END, "int32"), [counts], end_id=END, max_tokens=8, never=(0,))]
+    best = [rows[0] for rows in beam_search(step, np.full(3, END, "int32"), [counts], end_id=END, max_tokens=8, suppress_token_ids=(0,))]
     assert [each.token_ids for each in best[:2]] == [each.token_ids for each in found[:2]]
 
 
 def test_a_beam_finds_what_is_at_least_as_likely():
     model = new_network()
     sources = [some_ids(n, seed=n) for n in (4, 2, 6)]
-    options = {"start_id": END, "end_id": END, "never": (0, 1)}
+    options = {"start_id": END, "end_id": END, "suppress_token_ids": (0, 1)}
     greedy = decode_sequences(model, sources, **options)
     beam = decode_sequences(model, sources, beam_size=4, length_penalty=0.0, **options)
     for (one,), several in zip(greedy, beam, strict=True):
