@@ -1,8 +1,7 @@
 """Classifiers of texts and of sounds."""
 
 from slm_helpers._backend import keras
-from slm_helpers._checks import check_choice, check_positive, check_share
-from slm_helpers.models.language_model import CELLS
+from slm_helpers.models.language_model import backbone_layers
 from slm_helpers.models.layers import FLOAT32, HashedLinear, TextPooling
 from slm_helpers.models.registry import backbone_config, builder, load_backbone_weights
 from slm_helpers.models.word_reading import bidirectional
@@ -53,28 +52,19 @@ def build_text_classifier(
         Howard and Ruder (2018), "Universal Language Model Fine-tuning for Text Classification", arXiv:1801.06146; Cheng et al.
         (2016), "Wide & Deep Learning", arXiv:1606.07792, for a linear model beside a network.
     """
-    check_positive(vocab_size=vocab_size, num_classes=num_classes, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
-    check_share(dropout=dropout)
-    check_choice(CELLS, cell=cell)
-    if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}, but a classifier needs two classes at least.")
-    # As in a language model with tied embeddings, so that both start from random weights of the same size.
-    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
+    _check_classes(num_classes)
     token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
-    # No mask: a recurrent layer would go through its slow path. Padding stands on the right and is left out in pooling.
-    x = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")(token_ids)
-    for i in range(num_layers):
-        x = keras.layers.Dropout(dropout, name=f"{cell}_{i - 1}_dropout" if i else "embedding_dropout")(x)
-        layer = CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}")
-        layer.unrolled = False  # texts come in many lengths
-        x = layer(x)
+    embedding, recurrent = backbone_layers(vocab_size, cell=cell, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
+    x = embedding(token_ids)
+    for i, layer in enumerate(recurrent):
+        x = layer(keras.layers.Dropout(dropout, name=f"{cell}_{i - 1}_dropout" if i else "embedding_dropout")(x))
     x = TextPooling(dtype=FLOAT32, name="pooling")([x, token_ids])
     x = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_dropout")(x)
-    logits = keras.layers.Dense(int(num_classes), dtype=FLOAT32, name="logits")(x)
+    logits = keras.layers.Dense(num_classes, dtype=FLOAT32, name="logits")(x)
     if not num_buckets:
         return keras.Model(token_ids, logits, name=f"{cell}_text_classifier")
     ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
-    scores = HashedLinear(int(num_buckets), int(num_classes), trainable=False, dtype=FLOAT32, name="ngram_scores")(ngrams)
+    scores = HashedLinear(num_buckets, num_classes, trainable=False, dtype=FLOAT32, name="ngram_scores")(ngrams)
     return keras.Model(
         [token_ids, ngrams], keras.layers.Add(dtype=FLOAT32, name="logits_sum")([logits, scores]), name=f"{cell}_text_classifier"
     )
@@ -118,16 +108,18 @@ def build_keyword_spotter(*, num_classes: int, num_bands: int = 40, units: int =
     Reference:
         Graves and Schmidhuber (2005), "Framewise Phoneme Classification with Bidirectional LSTM", for reading from both sides.
     """
-    check_positive(num_classes=num_classes, num_bands=num_bands, units=units)
-    check_share(dropout=dropout)
-    if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}, but a classifier needs two classes at least.")
-    frames = keras.Input(shape=(None, int(num_bands)), dtype="int32", name="frames")
+    _check_classes(num_classes)
+    frames = keras.Input(shape=(None, num_bands), dtype="int32", name="frames")
     real = keras.Input(shape=(None,), dtype="int32", name="real")
     x = keras.layers.Rescaling(0.01, name="scaled")(frames)
-    x = keras.layers.Dense(int(units), activation="relu", name="band_projection")(x)
+    x = keras.layers.Dense(units, activation="relu", name="band_projection")(x)
     x = keras.layers.Dropout(dropout / 4, name="band_projection_dropout")(x)
-    x = bidirectional(x, real, int(units))
+    x = keras.layers.Concatenate(name="context")(bidirectional(x, real, units))
     x = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_dropout")(TextPooling(dtype=FLOAT32, name="pooling")([x, real]))
-    logits = keras.layers.Dense(int(num_classes), dtype=FLOAT32, name="logits")(x)
+    logits = keras.layers.Dense(num_classes, dtype=FLOAT32, name="logits")(x)
     return keras.Model([frames, real], logits, name="gru_keyword_spotter")
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 2:
+        raise ValueError(f"num_classes is {num_classes}, but a classifier needs two classes at least.")

@@ -5,12 +5,17 @@ one of a language model, and can copy tokens of the source. In training the deco
 (*teacher forcing*), so that its recurrent layers run over whole sequences and attention is one batched product for all places.
 """
 
+from typing import Any
+
 from slm_helpers._backend import keras
-from slm_helpers._checks import check_choice, check_positive, check_share
+from slm_helpers._checks import check_choice
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import CELLS, CellStep, any_length, recurrent_layers
-from slm_helpers.models.layers import FLOAT32, LastState, PointerGenerator, ReverseSequence, SourceAttention
+from slm_helpers.models.layers import FLOAT32, LastState, PointerGenerator, ReverseSequence
 from slm_helpers.models.registry import builder
+from slm_helpers.models.word_reading import bidirectional
+
+ops = keras.ops
 
 _SELDOM_COPIES = -1.0  # gate of a copying decoder before it has learned: one token in four
 
@@ -59,35 +64,29 @@ def build_encoder_decoder(
         the GRU); Wu et al. (2016), arXiv:1609.08144 (a layer above that reads what the attention found); Nguyen and Chiang (2018),
         arXiv:1710.01329 (a way around the encoder for words).
     """
-    check_positive(vocab_size=vocab_size, embedding_dim=embedding_dim, encoder_units=encoder_units, units=units)
-    check_share(dropout=dropout)
     if num_decoder_layers not in (1, 2):
         raise ValueError(f"num_decoder_layers is {num_decoder_layers!r}, but must be 1 or 2.")
-    size, units = int(embedding_dim), int(units)
     source_ids = keras.Input(shape=(None,), dtype="int32", name="source_ids")
     target_ids = keras.Input(shape=(None,), dtype="int32", name="target_ids")
     embedding = keras.layers.ReversibleEmbedding(
-        int(vocab_size),
-        size,
-        embeddings_initializer=keras.initializers.RandomNormal(stddev=size**-0.5),
+        vocab_size,
+        embedding_dim,
+        embeddings_initializer=keras.initializers.RandomNormal(stddev=embedding_dim**-0.5),
         reverse_dtype="float32",
         name="embedding",
     )
     x = keras.layers.Dropout(dropout, name="source_dropout")(embedding(source_ids))
-    onwards = _gru(encoder_units, "encoder_forward_gru")(x)
-    # No mask: it would drop to the slow path. The padding is left on the right, where it comes last in both directions.
-    turned = ReverseSequence(name="reversed_source")([x, source_ids])
-    back = ReverseSequence(name="backward_states")([_gru(encoder_units, "encoder_backward_gru")(turned), source_ids])
-    first_state = keras.layers.Dense(units, activation="tanh", name="first_state")(back[:, 0])
-    both = keras.layers.Dropout(dropout, name="memory_dropout")(keras.layers.Concatenate(name="places")([onwards, back, x]))
+    forward, backward = bidirectional(x, source_ids, encoder_units, prefix="encoder_")
+    first_state = keras.layers.Dense(units, activation="tanh", name="first_state")(backward[:, 0])
+    both = keras.layers.Dropout(dropout, name="memory_dropout")(keras.layers.Concatenate(name="positions")([forward, backward, x]))
     memory = keras.layers.Dense(units, name="memory")(both)
     x = keras.layers.Dropout(dropout, name="target_dropout")(embedding(target_ids))
     states = _gru(units, "decoder_gru_0")(x, initial_state=first_state)
-    read, _ = SourceAttention(name="attention")([states, memory, source_ids])
-    x = keras.layers.Dropout(dropout, name="context_dropout")(keras.layers.Concatenate(name="state_and_context")([states, read]))
-    x = keras.layers.Dense(size, activation="tanh", name="attended")(x)
+    context, _ = _attend(_attention(), states, memory, source_ids)
+    x = keras.layers.Dropout(dropout, name="context_dropout")(keras.layers.Concatenate(name="state_and_context")([states, context]))
+    x = keras.layers.Dense(embedding_dim, activation="tanh", name="attended")(x)
     if num_decoder_layers == 2:
-        above = _gru(size, "decoder_gru_1")(keras.layers.Dropout(dropout, name="attended_dropout")(x))
+        above = _gru(embedding_dim, "decoder_gru_1")(keras.layers.Dropout(dropout, name="attended_dropout")(x))
         x = keras.layers.Add(name="decoded")([x, above])
     x = keras.layers.Dropout(dropout, name="features")(x)
     # Logits stay float32 so that the loss is exact under mixed precision too.
@@ -110,9 +109,8 @@ def build_pointer_generator(
 
     The layers of `build_language_model` with tied embeddings read the source and, from the state behind it, the target: with the
     weights of a language model (`load_backbone_weights`) and none learned yet beside them, it goes on as that would. A GRU reads the source
-    from
-    its end; its state, that of the last layer and the vector of the token make a place of the *memory*, to which each state behind the
-    source attends. What is read is added to what is scored, and the shares of attention say which tokens would be copied, see
+    from its end; its state, that of the last layer and the vector of the token make a position of the *memory*, to which each state
+    behind the source attends. What is read is added to the features, and the attention weights say which tokens would be copied, see
     `PointerGenerator`: names and numbers, which few examples cannot teach to spell.
 
     Args:
@@ -122,7 +120,7 @@ def build_pointer_generator(
         units: Length of the recurrent state in each layer.
         num_layers: Number of stacked recurrent layers.
         backward_units: Length of the state of the GRU that reads from the end.
-        memory_dim: Length of a place of the memory.
+        memory_dim: Length of a position of the memory.
         dropout: Share of activations dropped, in [0, 1), of vectors, memory, states and what is scored.
 
     Returns:
@@ -140,35 +138,30 @@ def build_pointer_generator(
         See, Liu and Manning (2017), arXiv:1704.04368 (copying by attention); Merity et al. (2017), "Pointer Sentinel Mixture Models",
         arXiv:1609.07843 (a recurrent language model that does so).
     """
-    check_positive(vocab_size=vocab_size, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
-    check_positive(backward_units=backward_units, memory_dim=memory_dim)
-    check_share(dropout=dropout)
     check_choice(("gru", "rnn"), cell=cell)
-    size = int(embedding_dim)
     source_ids = keras.Input(shape=(None,), dtype="int32", name="source_ids")
     target_ids = keras.Input(shape=(None,), dtype="int32", name="target_ids")
-    embedding = keras.layers.ReversibleEmbedding(int(vocab_size), size, reverse_dtype="float32", name="embedding")
+    embedding = keras.layers.ReversibleEmbedding(vocab_size, embedding_dim, reverse_dtype="float32", name="embedding")
     vectors, y = embedding(source_ids), embedding(target_ids)
     x = vectors = keras.layers.Dropout(dropout, name="source_dropout")(vectors)
     y = written = keras.layers.Dropout(dropout, name="target_dropout")(y)
     for i in range(num_layers):
-        layer = any_length(CELLS[cell](int(units), return_sequences=True, return_state=True, name=f"{cell}_{i}"))
+        layer = any_length(CELLS[cell](units, return_sequences=True, return_state=True, name=f"{cell}_{i}"))
         x, _ = layer(x)
         y, _ = layer(y, initial_state=LastState(name=f"first_state_{i}")([x, source_ids]))
         y = keras.layers.Dropout(dropout, name=f"{cell}_{i}_dropout")(y)
-    turned = _gru(backward_units, "backward_gru")(ReverseSequence(name="reversed_source")([vectors, source_ids]))
-    places = keras.layers.Concatenate(name="places")([x, ReverseSequence(name="backward_states")([turned, source_ids]), vectors])
-    places = keras.layers.Dropout(dropout, name="memory_dropout")(places)
-    memory = keras.layers.Dense(int(memory_dim), name="memory")(places)
-    read, shares = SourceAttention(name="attention")([keras.layers.Dense(int(memory_dim), name="query")(y), memory, source_ids])
-    features = keras.layers.Dense(size, use_bias=False, name="projection")(y) if int(units) != size else y
-    added = keras.layers.Dense(size, kernel_initializer="zeros", name="context_projection")(
-        read
-    )  # nothing at first: the language model goes on
+    backward = _gru(backward_units, "backward_gru")(ReverseSequence(name="reversed_source")([vectors, source_ids]))
+    backward = ReverseSequence(name="backward_states")([backward, source_ids])
+    positions = keras.layers.Dropout(dropout, name="memory_dropout")(keras.layers.Concatenate(name="positions")([x, backward, vectors]))
+    memory = keras.layers.Dense(memory_dim, name="memory")(positions)
+    context, weights = _attend(_attention(), keras.layers.Dense(memory_dim, name="query")(y), memory, source_ids)
+    features = keras.layers.Dense(embedding_dim, use_bias=False, name="projection")(y) if units != embedding_dim else y
+    # It adds nothing at first: the language model goes on.
+    added = keras.layers.Dense(embedding_dim, kernel_initializer="zeros", name="context_projection")(context)
     features = keras.layers.Dropout(dropout, name="features")(keras.layers.Add(name="features_and_context")([features, added]))
-    seen = keras.layers.Concatenate(name="state_context_token")([y, read, written])
+    seen = keras.layers.Concatenate(name="state_context_token")([y, context, written])
     gate = keras.layers.Dense(1, bias_initializer=keras.initializers.Constant(_SELDOM_COPIES), name="gate")(seen)
-    scores = PointerGenerator(dtype=FLOAT32, name="pointer_generator")([embedding(features, reverse=True), shares, gate, source_ids])
+    scores = PointerGenerator(dtype=FLOAT32, name="pointer_generator")([embedding(features, reverse=True), weights, gate, source_ids])
     return keras.Model([source_ids, target_ids], scores, name=f"{cell}_pointer_generator")
 
 
@@ -184,7 +177,7 @@ def make_encoder(model: keras.Model) -> keras.Model:
 
 
 def make_attention(model: keras.Model) -> keras.Model:
-    """Return a view that gives the shares of attention instead of logits: float32, shape (batch, time, source_time)."""
+    """Return a view that gives the attention weights instead of logits: float32, shape (batch, time, source_time)."""
     return keras.Model(model.inputs, model.get_layer("attention").output[1], name="encoder_decoder_attention")
 
 
@@ -203,8 +196,8 @@ def make_decoder_step(model: keras.Model) -> keras.Model:
     memory = keras.Input(shape=(None, grus[0].units), name="memory_of_source")
     source_ids = keras.Input(shape=(None,), dtype="int32", name="source_ids_of_memory")
     x, *new_states = CellStep(grus[0])([layer("embedding")(token_ids), states[0]])
-    read, _ = layer("attention")([keras.layers.Reshape((1, grus[0].units))(x), memory, source_ids])
-    x = layer("attended")(keras.layers.Concatenate()([x, keras.layers.Reshape((grus[0].units,))(read)]))
+    context, _ = _attend(layer("attention"), keras.layers.Reshape((1, grus[0].units))(x), memory, source_ids)
+    x = layer("attended")(keras.layers.Concatenate()([x, keras.layers.Reshape((grus[0].units,))(context)]))
     for gru, state in zip(grus[1:], states[1:], strict=True):
         above, new_state = CellStep(gru)([x, state])
         x = keras.layers.Add()([x, above])
@@ -227,16 +220,29 @@ def _make_copying_step(model: keras.Model) -> keras.Model:
         x, new_state = CellStep(cell)([x, state])
         new_states.append(new_state)
     query = keras.layers.Reshape((1, memory_dim))(layer("query")(x))
-    read, shares = layer("attention")([query, memory, source_ids])
-    read = keras.layers.Reshape((memory_dim,))(read)
+    context, weights = _attend(layer("attention"), query, memory, source_ids)
+    context = keras.layers.Reshape((memory_dim,))(context)
     features = layer("projection")(x) if "projection" in {each.name for each in model.layers} else x
-    logits = layer("embedding")(layer("features_and_context")([features, layer("context_projection")(read)]), reverse=True)
-    gate = layer("gate")(keras.layers.Concatenate()([x, read, vectors]))
+    logits = layer("embedding")(layer("features_and_context")([features, layer("context_projection")(context)]), reverse=True)
+    gate = layer("gate")(keras.layers.Concatenate()([x, context, vectors]))
     parts = [keras.layers.Reshape((1, part.shape[-1]))(part) for part in (logits, gate)]
-    scores = layer("pointer_generator")([parts[0], shares, parts[1], source_ids])
+    scores = layer("pointer_generator")([parts[0], weights, parts[1], source_ids])
     scores = keras.layers.Reshape((logits.shape[-1],))(scores)
     return keras.Model([token_ids, *states, memory, source_ids], [scores, *new_states, memory, source_ids], name="decoder_step")
 
 
+def _attention() -> keras.layers.Layer:
+    """Return dot-product attention (Luong et al. 2015) in float32: its softmax needs the range."""
+    return keras.layers.Attention(dtype=FLOAT32, name="attention")
+
+
+def _attend(attention: keras.layers.Layer, queries: Any, memory: Any, source_ids: Any) -> tuple[Any, Any]:
+    """Return what each query reads from the memory, (batch, time, size), and the attention weights, (batch, time, source_time).
+
+    The weights sum to 1 over the positions where source_ids is not 0 (padding).
+    """
+    return attention([queries, memory], mask=[None, ops.not_equal(source_ids, 0)], return_attention_scores=True)
+
+
 def _gru(units: int, name: str) -> keras.layers.Layer:
-    return any_length(FastGRU(int(units), return_sequences=True, name=name))
+    return any_length(FastGRU(units, return_sequences=True, name=name))

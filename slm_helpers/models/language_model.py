@@ -3,7 +3,7 @@
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers._checks import check_choice, check_positive, check_share
+from slm_helpers._checks import check_positive
 from slm_helpers.models.fast_rnn import FastGRU, FastLSTM
 from slm_helpers.models.layers import FLOAT32, AddPositions, CausalBlock
 from slm_helpers.models.registry import builder
@@ -13,7 +13,7 @@ import numpy as np
 ops = keras.ops
 
 
-CELLS = {"rnn": keras.layers.SimpleRNN, "gru": FastGRU, "lstm": FastLSTM}
+CELLS = {"rnn": keras.layers.SimpleRNN, "gru": FastGRU, "lstm": FastLSTM}  # by CELL_NAMES
 
 
 _RECURRENT = (keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM)  # those of CELLS among them
@@ -61,10 +61,6 @@ def build_language_model(
         Mikolov et al. (2010), "Recurrent neural network based language model"; Cho et al. (2014), arXiv:1406.1078;
         Press and Wolf (2017), "Using the Output Embedding to Improve Language Models", arXiv:1608.05859.
     """
-    check_positive(vocab_size=vocab_size, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
-    check_share(dropout=dropout)
-    check_choice(CELLS, cell=cell)
-    vocab_size, embedding_dim, units = int(vocab_size), int(embedding_dim), int(units)  # Keras refuses numpy integers
     # Tied vectors serve as output weights too, so they start at the scale of those.
     initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5 if tie_embeddings else 0.05)
     if tie_embeddings:
@@ -114,8 +110,6 @@ def build_transformer_language_model(
     Reference:
         Radford et al. (2019), "Language Models are Unsupervised Multitask Learners" (GPT-2).
     """
-    check_positive(vocab_size=vocab_size, size=size, num_layers=num_layers, num_heads=num_heads, max_length=max_length)
-    check_share(dropout=dropout)
     if size % num_heads:
         raise ValueError(f"size is {size} and num_heads {num_heads}, but the heads must share the features evenly.")
     initializer = keras.initializers.RandomNormal(stddev=0.02)
@@ -128,6 +122,18 @@ def build_transformer_language_model(
     token_ids = keras.Input(shape=(None,), dtype="int32", name="token_ids")
     logits, _, _ = _connect(layers, token_ids, states_in=False)
     return keras.Model(token_ids, logits, name="transformer_language_model")
+
+
+def backbone_layers(vocab_size: int, *, cell: str, embedding_dim: int, units: int, num_layers: int) -> tuple[Any, list[Any]]:
+    """Return an embedding and recurrent layers under the names of a language model's, for `load_backbone_weights` to fill.
+
+    No mask: a recurrent layer would go through its slow path, so padding stands on the right. Texts come in many lengths, so the
+    recurrent layers run as one loop.
+    """
+    # As in a language model with tied embeddings, so that both start from random weights of the same size.
+    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
+    embedding = keras.layers.Embedding(vocab_size, embedding_dim, embeddings_initializer=initializer, name="embedding")
+    return embedding, [any_length(CELLS[cell](units, return_sequences=True, name=f"{cell}_{i}")) for i in range(num_layers)]
 
 
 def recurrent_layers(model: keras.Model) -> list[keras.layers.Layer]:

@@ -207,32 +207,6 @@ class AlignedQuestionAttention(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
-class SourceAttention(keras.layers.Layer):
-    """[states, memory, source_ids] -> what each state reads from a source, and the shares it reads it in; no weights of its own.
-
-    Each state, shape (batch, time, size), is compared with each place of the memory, (batch, source_time, size), by their dot
-    product; the shares, float32, (batch, time, source_time), sum to 1 over the places where source_ids is not 0 (padding), and
-    what is read, (batch, time, size), is the mean of the memory in these shares. All states are compared in one product.
-
-    Reference:
-        Luong et al. (2015), "Effective Approaches to Attention-based Neural Machine Translation", arXiv:1508.04025 (score "dot").
-    """
-
-    def call(self, arguments: list) -> Any:
-        """Return what was read and the shares."""
-        states, memory, source_ids = arguments
-        padding = ops.cast(ops.equal(ops.cast(source_ids, "int32"), 0), "float32")[:, None, :]
-        scores = ops.cast(ops.matmul(states, ops.transpose(memory, (0, 2, 1))), "float32")
-        shares = ops.softmax(scores - 1e9 * padding)
-        return ops.matmul(ops.cast(shares, memory.dtype), memory), shares
-
-    def compute_output_shape(self, input_shape: list) -> tuple:
-        """Return (batch, time, size) and (batch, time, source_time)."""
-        states, memory, _ = input_shape
-        return (*states[:2], memory[-1]), (*states[:2], memory[1])
-
-
-@keras.saving.register_keras_serializable(package="slm_helpers")
 class LastState(keras.layers.Layer):
     """[states, token_ids] -> the state behind the last token of each row, (batch, size), past padding (0) on the right."""
 

@@ -1,19 +1,17 @@
 """The extractive question answering network."""
 
 from slm_helpers._backend import keras
-from slm_helpers._checks import check_choice, check_positive, check_share
-from slm_helpers.models.fast_rnn import FastGRU
-from slm_helpers.models.language_model import CELLS, any_length
+from slm_helpers.models.language_model import backbone_layers
 from slm_helpers.models.layers import (
     FLOAT32,
     AlignedQuestionAttention,
     LastSubwordPooling,
-    ReverseSequence,
     SpanLogits,
     TextPooling,
     WordMeanPooling,
 )
 from slm_helpers.models.registry import builder
+from slm_helpers.models.word_reading import bidirectional
 
 
 @builder
@@ -63,19 +61,12 @@ def build_span_extractor(
         Chen et al. (2017), "Reading Wikipedia to Answer Open-Domain Questions", arXiv:1704.00051, on a language model's states as
         in Peters et al. (2018), arXiv:1802.05365.
     """
-    sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units}
-    check_positive(vocab_size=vocab_size, num_features=num_features, **sizes)
-    check_share(dropout=dropout)
-    check_choice(CELLS, cell=cell)
-    size = int(head_units)
     question, question_ends, passage, passage_ends = (
         keras.Input(shape=(None,), dtype="int32", name=name) for name in ("question", "question_ends", "passage", "passage_ends")
     )
-    features = keras.Input(shape=(None, int(num_features)), dtype="int32", name="features")
-    initializer = keras.initializers.RandomNormal(stddev=embedding_dim**-0.5)
-    embedding = keras.layers.Embedding(int(vocab_size), int(embedding_dim), embeddings_initializer=initializer, name="embedding")
-    recurrent = [any_length(CELLS[cell](int(units), return_sequences=True, name=f"{cell}_{i}")) for i in range(num_layers)]
-    reading = keras.layers.Dense(size, activation="tanh", name="word_projection")
+    features = keras.Input(shape=(None, num_features), dtype="int32", name="features")
+    embedding, recurrent = backbone_layers(vocab_size, cell=cell, embedding_dim=embedding_dim, units=units, num_layers=num_layers)
+    word_projection = keras.layers.Dense(head_units, activation="tanh", name="word_projection")
 
     def read(token_ids, ends, name: str):
         """Return of each word the mean of its vectors, and its description."""
@@ -86,7 +77,7 @@ def build_span_extractor(
         # What no head has changed yet, states and means, can be computed once for all passes: see `make_span_head`.
         states, means = LastSubwordPooling(name=f"{name}_states")([x, ends]), WordMeanPooling(name=f"{name}_means")([vectors, ends])
         described = [keras.layers.Dropout(dropout, name=f"{name}_{kind}_dropout")(x) for kind, x in (("states", states), ("means", means))]
-        return means, reading(keras.layers.Concatenate(name=f"{name}_words")(described))
+        return means, word_projection(keras.layers.Concatenate(name=f"{name}_words")(described))
 
     question_means, question_words = read(question, question_ends, "question")
     passage_means, passage_words = read(passage, passage_ends, "passage")
@@ -95,25 +86,22 @@ def build_span_extractor(
     counted = keras.layers.Rescaling(0.01, name="scaled_features")(features)
     x = keras.layers.Concatenate(name="matched")([passage_words, asked, alike])
     x = keras.layers.Concatenate(name="matched_and_features")([keras.layers.Dropout(dropout, name="matched_dropout")(x), counted])
-    x = keras.layers.Dense(size, activation="relu", name="merged")(x)
-    onwards = any_length(FastGRU(size, return_sequences=True, name="forward_gru"))(x)
-    back = any_length(FastGRU(size, return_sequences=True, name="backward_gru"))(ReverseSequence(name="reversed_words")([x, passage_ends]))
-    back = ReverseSequence(name="backward_states")([back, passage_ends])
-    x = keras.layers.Concatenate(name="context")([x, onwards, back])
+    x = keras.layers.Dense(head_units, activation="relu", name="merged")(x)
+    x = keras.layers.Concatenate(name="context")([x, *bidirectional(x, passage_ends, head_units)])
     x = keras.layers.Dropout(dropout, name="context_dropout")(x)
-    wanted = TextPooling(dtype=FLOAT32, name="pooling_question")([question_words, question_ends])
-    wanted = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_question_dropout")(wanted)
+    pooled = TextPooling(dtype=FLOAT32, name="pooling_question")([question_words, question_ends])
+    pooled = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_question_dropout")(pooled)
     # A word is scored by itself and by what it has in common with the question.
-    gates = keras.layers.Dense(3 * size, dtype=FLOAT32, name="logits_question")(wanted)
+    gates = keras.layers.Dense(3 * head_units, dtype=FLOAT32, name="logits_question")(pooled)
     common = keras.layers.Multiply(dtype=FLOAT32, name="logits_common")(
-        [x, keras.layers.Reshape((1, 3 * size), dtype=FLOAT32, name="logits_gates")(gates)]
+        [x, keras.layers.Reshape((1, 3 * head_units), dtype=FLOAT32, name="logits_gates")(gates)]
     )
     scores = keras.layers.Dense(2, dtype=FLOAT32, name="logits_span")(
         keras.layers.Concatenate(dtype=FLOAT32, name="logits_words")([x, common])
     )
     whole = TextPooling(dtype=FLOAT32, name="pooling_passage")([x, passage_ends])
     none = keras.layers.Dense(2, dtype=FLOAT32, name="logits_no_answer")(
-        keras.layers.Concatenate(dtype=FLOAT32, name="logits_whole")([whole, wanted])
+        keras.layers.Concatenate(dtype=FLOAT32, name="logits_whole")([whole, pooled])
     )
     logits = SpanLogits(dtype=FLOAT32, name="logits")([scores, none, passage_ends])
     return keras.Model([question, question_ends, passage, passage_ends, features], logits, name=f"{cell}_span_extractor")

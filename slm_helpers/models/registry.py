@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from slm_helpers._backend import keras
+from slm_helpers._checks import check_choice, check_positive, check_share
 
+CELL_NAMES = ("rnn", "gru", "lstm")  # rnn: tanh
 BUILDERS: dict[str, Callable[..., keras.Model]] = {}
 # Names in folders that were saved before a builder, a layer or a weight got its present name.
 _OLD_BUILDERS = {
@@ -37,17 +39,22 @@ _OLD_NAMES = {
 
 
 def builder(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
-    """Register a model builder by its name and note its arguments on the model as `model.builder_config`."""
+    """Register a model builder by its name, check its arguments and note them on the model as `model.builder_config`.
+
+    Arguments of type int are sizes of at least 1 (0 where that is the default), of type float shares in [0, 1), and `cell` is one of
+    CELL_NAMES; numpy integers, which Keras refuses, become int.
+    """
+    parameters = inspect.signature(function).parameters
 
     @functools.wraps(function)
     def build(*args: Any, **kwargs: Any) -> keras.Model:
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
-        model = function(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = _checked(parameters[name], value)
+        model = function(*bound.args, **bound.kwargs)
         # As text: Keras would wrap a dictionary attribute in its own tracking class.
-        model.builder_config = json.dumps(
-            {"builder": function.__name__, "arguments": bound.arguments}, default=lambda number: number.item()
-        )
+        model.builder_config = json.dumps({"builder": function.__name__, "arguments": bound.arguments})
         return model
 
     BUILDERS[function.__name__] = build
@@ -99,3 +106,15 @@ def load_backbone_weights(model: keras.Model, base: keras.Model) -> list[str]:
     for layer in shared:
         layer.set_weights(theirs[layer.name].get_weights())
     return [layer.name for layer in shared]
+
+
+def _checked(parameter: inspect.Parameter, value: Any) -> Any:
+    if parameter.annotation is int:
+        if parameter.default != 0 or value != 0:
+            check_positive(**{parameter.name: value})
+        return int(value)
+    if parameter.annotation is float:
+        check_share(**{parameter.name: value})
+    if parameter.name == "cell":
+        check_choice(CELL_NAMES, cell=value)
+    return value

@@ -4,7 +4,6 @@ See `slm_helpers.models.saved` for what a builder returns.
 """
 
 from slm_helpers._backend import keras
-from slm_helpers._checks import check_positive
 from slm_helpers.models.layers import (
     FLOAT32,
     HashedLinear,
@@ -71,17 +70,16 @@ def build_tagger(
         Peters et al. (2017), "Semi-supervised sequence tagging with bidirectional language models", arXiv:1705.00108; Ma and
         Hovy (2016), arXiv:1603.01354 (the spelling); Cheng et al. (2016), arXiv:1606.07792 (a linear model beside a network).
     """
-    check_positive(num_tags=num_tags)
     if num_tags < 2:
         raise ValueError(f"num_tags is {num_tags}, but a tagger needs two tags at least.")
     sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
     inputs, _, x = encode_words(vocab_size, cell=cell, dropout=dropout, word_dropout=word_dropout, **sizes)
     x = keras.layers.Dropout(dropout, name="context_dropout")(x)
-    logits = keras.layers.Dense(int(num_tags), dtype=FLOAT32, name="logits")(x)
+    logits = keras.layers.Dense(num_tags, dtype=FLOAT32, name="logits")(x)
     if not num_buckets:
         return keras.Model(inputs, logits, name=f"{cell}_tagger")
     features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
-    scores = HashedLinear(int(num_buckets), int(num_tags), trainable=False, dtype=FLOAT32, name="ngram_scores")(features)
+    scores = HashedLinear(num_buckets, num_tags, trainable=False, dtype=FLOAT32, name="ngram_scores")(features)
     logits = keras.layers.Add(dtype=FLOAT32, name="logits_sum")([logits, scores])
     return keras.Model([*inputs, features], logits, name=f"{cell}_tagger")
 
@@ -142,14 +140,13 @@ def build_intent_slot_model(
         Liu and Lane (2016), "Attention-Based Recurrent Neural Network Models for Joint Intent Detection and Slot Filling",
         arXiv:1609.01454; Goo et al. (2018), "Slot-Gated Modeling for Joint Slot Filling and Intent Prediction".
     """
-    check_positive(num_tags=num_tags, num_intents=num_intents)
     if min(num_tags, num_intents) < 2:
         raise ValueError(f"There are {num_tags} tags and {num_intents} intents, but two of each are needed at least.")
     sizes = {"embedding_dim": embedding_dim, "units": units, "num_layers": num_layers, "head_units": head_units, "filters": filters}
     inputs, states, x = encode_words(vocab_size, cell=cell, dropout=dropout, word_dropout=word_dropout, **sizes)
     word_ends = inputs[1]
     tags = keras.layers.Dropout(dropout, name="context_dropout")(x)
-    tags = keras.layers.Dense(int(num_tags), dtype=FLOAT32, name="logits_tags")(tags)
+    tags = keras.layers.Dense(num_tags, dtype=FLOAT32, name="logits_tags")(tags)
     pooled = [
         TextPooling(dtype=FLOAT32, name="pooling_tokens")([states, inputs[0]]),
         TextPooling(dtype=FLOAT32, name="pooling_words")([x, word_ends]),
@@ -157,15 +154,15 @@ def build_intent_slot_model(
     pooled = keras.layers.Dropout(dropout, dtype=FLOAT32, name="pooling_dropout")(
         keras.layers.Concatenate(dtype=FLOAT32, name="pooling")(pooled)
     )
-    intent = keras.layers.Dense(int(num_intents), dtype=FLOAT32, name="logits_intent")(pooled)
+    intent = keras.layers.Dense(num_intents, dtype=FLOAT32, name="logits_intent")(pooled)
     if num_buckets:
         features = keras.Input(shape=(None, NUM_WORD_FEATURES), dtype="int32", name="features")
-        scores = HashedLinear(int(num_buckets), int(num_tags), trainable=False, dtype=FLOAT32, name="ngram_scores")(features)
+        scores = HashedLinear(num_buckets, num_tags, trainable=False, dtype=FLOAT32, name="ngram_scores")(features)
         tags = keras.layers.Add(dtype=FLOAT32, name="logits_tags_sum")([tags, scores])
         inputs.append(features)
     if num_intent_buckets:
         ngrams = keras.Input(shape=(None,), dtype="int32", name="ngrams")
-        scores = HashedLinear(int(num_intent_buckets), int(num_intents), trainable=False, dtype=FLOAT32, name="intent_ngram_scores")(ngrams)
+        scores = HashedLinear(num_intent_buckets, num_intents, trainable=False, dtype=FLOAT32, name="intent_ngram_scores")(ngrams)
         intent = keras.layers.Add(dtype=FLOAT32, name="logits_intent_sum")([intent, scores])
         inputs.append(ngrams)
     logits = IntentSlotLogits(dtype=FLOAT32, name="logits")([tags, intent, word_ends])

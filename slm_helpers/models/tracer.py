@@ -1,7 +1,6 @@
 """The knowledge tracing network."""
 
 from slm_helpers._backend import keras
-from slm_helpers._checks import check_positive, check_share
 from slm_helpers.models.fast_rnn import FastGRU
 from slm_helpers.models.language_model import any_length
 from slm_helpers.models.layers import FLOAT32
@@ -48,20 +47,16 @@ def build_knowledge_tracer(
     Reference:
         Piech et al. (2015), "Deep Knowledge Tracing", arXiv:1506.05908.
     """
-    sizes = {"embedding_dim": embedding_dim, "units": units, "head_units": head_units}
-    check_positive(num_skills=num_skills, num_features=num_features, **sizes)
-    check_share(dropout=dropout)
-    num_skills, size = int(num_skills), int(embedding_dim)
     answers = keras.Input(shape=(None,), dtype="int32", name="answers")
     skills = keras.Input(shape=(None,), dtype="int32", name="skills")
-    features = keras.Input(shape=(None, int(num_features)), dtype="int32", name="features")
-    x = keras.layers.Embedding(2 * num_skills + 2, size, name="answer_embedding")(answers)
+    features = keras.Input(shape=(None, num_features), dtype="int32", name="features")
+    x = keras.layers.Embedding(2 * num_skills + 2, embedding_dim, name="answer_embedding")(answers)
     # No mask: it would drop to the slow path. Padding stands on the right, where no earlier place sees it.
-    x = any_length(FastGRU(int(units), return_sequences=True, name="gru_0"))(x)
-    asked = keras.layers.Embedding(num_skills + 1, size, name="skill_embedding")(skills)
+    x = any_length(FastGRU(units, return_sequences=True, name="gru_0"))(x)
+    asked = keras.layers.Embedding(num_skills + 1, embedding_dim, name="skill_embedding")(skills)
     counted = keras.layers.Rescaling(0.01, name="scaled_features")(features)
     x = keras.layers.Concatenate(name="joined")([keras.layers.Dropout(dropout, name="gru_0_dropout")(x), asked, counted])
-    x = keras.layers.Dense(int(head_units), activation="relu", name="merged")(x)
+    x = keras.layers.Dense(head_units, activation="relu", name="merged")(x)
     x = keras.layers.Dropout(dropout, name="merged_dropout")(x)
     logits = keras.layers.Dense(2, dtype=FLOAT32, name="logits")(x)
     return keras.Model([answers, skills, features], logits, name="gru_knowledge_tracer")
