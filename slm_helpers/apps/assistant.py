@@ -20,7 +20,7 @@ NUMBERS = {word: number for number, word in enumerate(_ONES.split())} | {word: 1
 _UNITS = {"hour": 3600, "minute": 60, "second": 1, "day": 86400}
 _STATES = {"on": "on", "off": "off", "out": "off"}
 # What an action cannot do without, and the question that asks for it.
-NEEDED = {
+REQUIRED_SLOTS = {
     "set_timer": ("duration", "For how many minutes?"),
     "set_alarm": ("time", "For what time?"),
     "set_temperature": ("temperature", "How many degrees?"),
@@ -30,7 +30,7 @@ NEEDED = {
     "create_event": ("event", "What shall I call it?"),
     "navigate": ("place", "Where to?"),
 }
-_ASKED_IN = {"duration": "minutes", "temperature": "degrees"}  # unit of an answer that is a bare number
+_ANSWER_UNITS = {"duration": "minutes", "temperature": "degrees"}  # unit of an answer that is a bare number
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Assistant:
         Args:
             parser: Of commands.
             spotter: One whose classes are the digits "0" to "9", for answers by voice.
-            min_confidence: A command that is less sure is not carried out; the assistant asks to say it another way.
+            min_confidence: A command of lower confidence is not carried out; the assistant asks to say it another way.
         """
         for model, kind in ((parser, IntentSlotParser), (spotter, KeywordSpotter)):
             if model is not None and not isinstance(model, kind):
@@ -114,12 +114,12 @@ class Assistant:
     def _answer(self, words: str, confidence: float) -> Action:
         intent, slots = self._open
         self._open = None
-        slot, _ = NEEDED[intent]
-        whole = f"{words} {_ASKED_IN[slot]}" if words in NUMBERS and slot in _ASKED_IN else words
+        slot, _ = REQUIRED_SLOTS[intent]
+        whole = f"{words} {_ANSWER_UNITS[slot]}" if words in NUMBERS and slot in _ANSWER_UNITS else words
         return self._act(words, intent, slots | {slot: whole}, confidence)
 
     def _act(self, heard: str, intent: str, slots: dict[str, str], confidence: float) -> Action:
-        slot, question = NEEDED.get(intent, ("", ""))
+        slot, question = REQUIRED_SLOTS.get(intent, ("", ""))
         unclear = slot == "duration" and slot in slots and seconds_of(slots[slot]) is None
         if slot and (slot not in slots or unclear) and not (intent == "set_temperature" and len(slots)):
             self._open = (intent, slots)

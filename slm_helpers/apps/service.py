@@ -1,7 +1,7 @@
-"""A small customer service: for each message a reply from a list, or the decision to hand over to a person; and replies written freely.
+"""A small customer service: for each message a reply from a list, or escalation to a person; and replies written freely.
 
-The desk chooses: a classifier reads the intent, the reply comes from a list that people wrote, and a person takes over where the
-classifier is not sure enough. How sure is enough follows from what each kind of decision costs.
+A classifier reads the intent, the reply comes from a list that people wrote, and a message is escalated to a person where the
+classifier is not confident enough. How confident is enough follows from what each kind of decision costs.
 """
 
 import re
@@ -24,9 +24,9 @@ from slm_helpers.training.finetune import fit_examples
 import numpy as np
 import pandas as pd
 
-HAND_OVER = "I am passing this on to a colleague, who will read all of it and answer you here."
+ESCALATION = "I am passing this on to a colleague, who will read all of it and answer you here."
 ROLES = {"customer": "Customer:", "agent": "Agent:"}
-WRITER = TrainConfig(epochs=3, batch_size=4, learning_rate=1e-3)
+GENERATOR_CONFIG = TrainConfig(epochs=3, batch_size=4, learning_rate=1e-3)
 MAX_REPLY_TOKENS = 60
 _SMALL_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _NUMBERS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS, 2)}
@@ -38,56 +38,66 @@ _FACT = re.compile(rf'"[^"]+"|[\w.+-]+@[\w.-]+\w|\d+(?:[.,:/-]\d+)*|\b(?:{"|".jo
 class Costs:
     """What a decision on one message costs, in minutes of the staff's time."""
 
-    right: float = 0.0  # answered, and rightly
-    wrong: float = 12.0  # answered wrongly: the customer writes again, crosser than before, and somebody mends it
-    needless: float = 4.0  # handed over although the answer would have been right
-    needed: float = 4.0  # handed over, and the answer would have been wrong
+    correct: float = 0.0  # answered correctly
+    wrong: float = 12.0  # answered wrongly: the customer writes again, more annoyed than before, and somebody corrects it
+    escalated_correct: float = 4.0  # escalated although the answer would have been correct
+    escalated_wrong: float = 4.0  # escalated, and the answer would have been wrong
 
     def __post_init__(self) -> None:
         """Check that the costs leave something to decide."""
-        if self.right >= self.needless or self.needed >= self.wrong:
+        if self.correct >= self.escalated_correct or self.escalated_wrong >= self.wrong:
             raise ValueError(
-                f"A right answer costs {self.right} and a needless hand-over {self.needless}, a wrong answer {self.wrong} and a needed "
-                f"hand-over {self.needed}: there is something to decide only if right is below needless and needed is below wrong."
+                f"A correct answer costs {self.correct} and escalating it {self.escalated_correct}, a wrong answer {self.wrong} and "
+                f"escalating it {self.escalated_wrong}: there is something to decide only if escalating costs more than a correct answer "
+                "and less than a wrong one."
             )
 
     @property
     def break_even(self) -> float:
-        """Return the probability of being right above which an answer is expected to cost less than a hand-over (Elkan 2001)."""
-        gain, loss = self.needless - self.right, self.wrong - self.needed
+        """Return the probability of being correct above which an answer is expected to cost less than escalation (Elkan 2001)."""
+        gain, loss = self.escalated_correct - self.correct, self.wrong - self.escalated_wrong
         return loss / (gain + loss)
 
-    def of(self, right: Sequence[bool], answered: Sequence[bool]) -> np.ndarray:
-        """Return the cost of each message: `right` says whether the answer is or would have been right."""
-        right, answered = np.asarray(right, dtype=bool), np.asarray(answered, dtype=bool)
-        return np.where(answered, np.where(right, self.right, self.wrong), np.where(right, self.needless, self.needed))
+    def of(self, correct: Sequence[bool], answered: Sequence[bool]) -> np.ndarray:
+        """Return the cost of each message: `correct` says whether the answer is or would have been correct."""
+        correct, answered = np.asarray(correct, dtype=bool), np.asarray(answered, dtype=bool)
+        unanswered = np.where(correct, self.escalated_correct, self.escalated_wrong)
+        return np.where(answered, np.where(correct, self.correct, self.wrong), unanswered)
 
 
-def choose_threshold(confidence: Sequence[float], right: Sequence[bool], costs: Costs) -> float:
-    """Return the confidence from which on to answer so that the mean cost is least; of equally good ones the most careful.
+def choose_threshold(confidence: Sequence[float], correct: Sequence[bool], costs: Costs) -> float:
+    """Return the confidence from which on to answer so that the mean cost is least; of equally good ones the highest.
 
     Args:
         confidence: Of each message of a part that was not trained on, shape (num_messages,).
-        right: Whether the answer would be right, shape (num_messages,).
+        correct: Whether the answer would be correct, shape (num_messages,).
         costs: Of the decisions.
 
     Returns:
-        0 where answering always is best, 1.01 (more than sure) where handing over always is.
+        0 where answering always is best, 1.01 (more than any confidence) where escalating always is.
+
+    Raises:
+        ValueError: If there is no message, a confidence is NaN, or the lengths differ.
     """
-    confidence = np.asarray(confidence, dtype="float64")
+    confidence, correct = np.asarray(confidence, dtype="float64"), np.asarray(correct, dtype=bool)
+    if not confidence.size or confidence.shape != correct.shape or np.isnan(confidence).any():
+        raise ValueError(
+            f"There are {confidence.size} confidences ({int(np.isnan(confidence).sum())} NaN) and {correct.size} answers, but one of each "
+            "for every message is needed, and one message at least."
+        )
     levels = np.unique(confidence)
     # Halfway between two neighbours: the messages on either side are equally far from the border.
     candidates = np.concatenate([[0.0], (levels[:-1] + levels[1:]) / 2, [1.01]])
-    means = np.array([costs.of(right, confidence >= level).mean() for level in candidates])
+    means = np.array([costs.of(correct, confidence >= level).mean() for level in candidates])
     return float(candidates[np.flatnonzero(means <= means.min() + 1e-12)[-1]])
 
 
-def alarm_threshold(scores: Sequence[float], *, rate: float) -> float:
+def false_alarm_threshold(scores: Sequence[float], *, rate: float) -> float:
     """Return the lowest threshold at which at most this share of the scores, of messages that are in scope, reaches it.
 
     Args:
         scores: How much each message looks out of scope.
-        rate: Share of false alarms that is borne, in [0, 1).
+        rate: Share of false alarms that is accepted, in [0, 1).
     """
     check_share(rate=rate)
     levels = np.sort(np.asarray(scores, dtype="float64"))[::-1]
@@ -98,17 +108,17 @@ def alarm_threshold(scores: Sequence[float], *, rate: float) -> float:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the desk does with one message."""
+    """What is done with one message."""
 
     intent: str
     confidence: float
-    handed_over: bool
+    escalated: bool
     reply: str
 
 
 @dataclass
-class ServiceDesk:
-    """Classifier, replies and threshold joined.
+class ServiceAssistant:
+    """Intent classifier, replies and threshold joined.
 
     Raises:
         ValueError: If the classifier is for another task, an intent has no reply, or the threshold is below 0.
@@ -116,9 +126,9 @@ class ServiceDesk:
 
     classifier: SavedModel  # of the task classify, whose labels are the intents
     replies: Mapping[str, Sequence[str]]  # by intent
-    threshold: float  # confidence from which on the desk answers; above 1: never
-    lead: float = 0.1  # by which another reply must be nearer than the first one to an intent, which should be the most general
-    to_person: tuple[str, ...] = ("speak_to_human",)  # intents whose reply announces a person
+    threshold: float  # confidence from which on messages are answered; above 1: never
+    margin: float = 0.1  # by which another reply must be nearer than the first one to an intent, which should be the most general
+    escalated_intents: tuple[str, ...] = ("speak_to_human",)  # intents whose reply announces a person
     max_words: int = 400  # of a message
     _finder: "ReplyFinder" = field(init=False, repr=False)
 
@@ -130,15 +140,15 @@ class ServiceDesk:
         if without:
             raise ValueError(f"The intent {without[0]!r} has no reply. Write one at least for each of: {', '.join(without[:10])}.")
         if self.threshold < 0:
-            raise ValueError(f"threshold is {self.threshold}, but must be 0 or more: the confidence from which on the desk answers.")
+            raise ValueError(f"threshold is {self.threshold}, but must be 0 or more: the confidence from which on messages are answered.")
         self._finder = ReplyFinder([(label, text) for label in self.classifier.labels for text in self.replies[label]])
 
-    def decide(self, messages: Sequence[str], *, chosen_by: Sequence[str] | None = None) -> list[Decision]:
+    def decide(self, messages: Sequence[str], *, queries: Sequence[str] | None = None) -> list[Decision]:
         """Decide on messages, each by itself.
 
         Args:
             messages: What the classifier reads.
-            chosen_by: Texts that choose among the replies to an intent; the messages themselves unless given.
+            queries: Texts by which the reply to an intent is chosen; the messages themselves unless given.
 
         Raises:
             ValueError: If a message is empty or has more than `max_words` words.
@@ -149,22 +159,22 @@ class ServiceDesk:
             return []
         probs = classify.text_probs(self.classifier, list(messages))
         decisions = []
-        for asked, row in zip(chosen_by or messages, probs, strict=True):
+        for query, row in zip(messages if queries is None else queries, probs, strict=True):
             intent, confidence = self.classifier.labels[int(row.argmax())], float(row.max())
             unsure = confidence < self.threshold
-            reply = HAND_OVER if unsure else self._finder.best(asked, intent, lead=self.lead)
-            decisions.append(Decision(intent, confidence, unsure or intent in self.to_person, reply))
+            reply = ESCALATION if unsure else self._finder.best(query, intent, margin=self.margin)
+            decisions.append(Decision(intent, confidence, unsure or intent in self.escalated_intents, reply))
         return decisions
 
-    def replay(self, turns: Sequence[Mapping[str, str]], *, memory: int = 3) -> list[tuple[str, Decision]]:
+    def replay(self, turns: Sequence[Mapping[str, str]], *, context_turns: int = 3) -> list[tuple[str, Decision]]:
         """Decide on each of the customer's turns of a conversation.
 
         A turn such as "58839, in blue." says nothing by itself: the classifier reads it behind the customer's turns before it. Where
-        the desk would say again what it has said, it hands over; and from then on a person answers.
+        the same reply would come again, the conversation is escalated; from then on a person answers.
 
         Args:
             turns: As in a corpus of dialogues: speaker ("customer" or "agent") and text.
-            memory: Turns of the customer that are read together, the present one among them.
+            context_turns: Turns of the customer that are read together, the present one among them.
 
         Returns:
             Each turn of the customer with the decision; the reply is empty where a person has taken over before.
@@ -172,15 +182,15 @@ class ServiceDesk:
         said = [turn["text"] for turn in turns if turn["speaker"] == "customer"]
         for number, text in enumerate(said, 1):
             self._check(text, f"Turn {number} of the customer")
-        together = [" ".join(said[max(0, last + 1 - memory) : last + 1]) for last in range(len(said))]
+        together = [" ".join(said[max(0, last + 1 - context_turns) : last + 1]) for last in range(len(said))]
         decisions, given, with_person = [], set(), False
-        for decision in self.decide(together, chosen_by=said):
+        for decision in self.decide(together, queries=said):
             if with_person:
-                decision = replace(decision, handed_over=True, reply="")
+                decision = replace(decision, escalated=True, reply="")
             elif decision.reply in given:
-                decision = replace(decision, handed_over=True, reply=HAND_OVER)
+                decision = replace(decision, escalated=True, reply=ESCALATION)
             given.add(decision.reply)
-            with_person = decision.handed_over
+            with_person = decision.escalated
             decisions.append(decision)
         return list(zip(said, decisions, strict=True))
 
@@ -206,11 +216,11 @@ class ReplyFinder:
         self.labels, self.texts = (list(column) for column in zip(*replies, strict=True))
         self._nearest = NearestText(TfidfVectorizer(sublinear_tf=True)).fit(self.texts, self.labels)
 
-    def best(self, text: str, intent: str, *, lead: float = 0.0) -> str:
-        """Return the first of the replies to an intent, or the nearest one if it is nearer by more than `lead`."""
+    def best(self, text: str, intent: str, *, margin: float = 0.0) -> str:
+        """Return the first of the replies to an intent, or the nearest one if it is nearer by more than `margin`."""
         rows = [row for row, label in enumerate(self.labels) if label == intent]
         near = self._nearest.similarities([text])[0, rows]
-        return self.texts[rows[int(near.argmax()) if near.max() > near[0] + lead else 0]]
+        return self.texts[rows[int(near.argmax()) if near.max() > near[0] + margin else 0]]
 
     def nearest_labels(self, texts: Sequence[str]) -> np.ndarray:
         """Return the intent of the nearest reply of all, shape (num_texts,)."""
@@ -235,8 +245,8 @@ def as_turns(message: str, reply: str) -> list[dict[str, str]]:
     return [{"speaker": "customer", "text": message}, {"speaker": "agent", "text": reply}]
 
 
-def train_reply_writer(
-    conversations: Mapping[str, Iterable[Sequence[Mapping[str, str]]]], *, base: SavedModel, config: TrainConfig = WRITER
+def train_reply_generator(
+    conversations: Mapping[str, Iterable[Sequence[Mapping[str, str]]]], *, base: SavedModel, config: TrainConfig = GENERATOR_CONFIG
 ) -> tuple[SavedModel, pd.DataFrame]:
     """Teach a language model to write the agent's turns: it reads whole conversations, and the agent's words alone count.
 
@@ -266,15 +276,15 @@ def train_reply_writer(
     return replace(base, model=model, folder=None), history
 
 
-def write_replies(
+def generate_replies(
     saved: SavedModel, conversations: Sequence[Sequence[Mapping[str, str]]], *, temperature: float = 0.0, seed: int = 42
 ) -> list[str]:
     """Return the agent's next turn for each conversation, all written side by side.
 
     Args:
-        saved: From `train_reply_writer`.
+        saved: From `train_reply_generator`.
         conversations: Turns so far; the last is the customer's.
-        temperature: 0 takes the likeliest token each time.
+        temperature: 0 takes the most probable token each time.
         seed: Of the draws.
     """
     prompts = ["".join(f"{_role(turn)} {_one_line(turn['text'])}\n" for turn in turns) + ROLES["agent"] for turns in conversations]
@@ -298,7 +308,7 @@ def _encode_turns(base: SavedModel, turns: Sequence[Mapping[str, str]]) -> tuple
     """Return the token ids of a conversation and, at each place, the next token if it is the agent's, else -1."""
     ids, counts = [np.array([base.tokenizer.end_id])], [np.array([False])]
     for turn in turns:
-        # Cut where `write_replies` cuts its prompt, so that both see the same tokens.
+        # Cut where `generate_replies` cuts its prompt, so that both see the same tokens.
         for text, learned in ((_role(turn), False), (f" {_one_line(turn['text'])}\n", turn["speaker"] == "agent")):
             piece = base.tokenizer.encode(text)
             ids.append(piece)

@@ -1,7 +1,16 @@
 """Customer service: what decisions cost, when the desk hands over, what it refuses, and replies written by a language model."""
 
 from slm_helpers.apps import service
-from slm_helpers.apps.service import HAND_OVER, Costs, ReplyFinder, ServiceDesk, alarm_threshold, choose_threshold, facts_in, repeats
+from slm_helpers.apps.service import (
+    ESCALATION,
+    Costs,
+    ReplyFinder,
+    ServiceAssistant,
+    choose_threshold,
+    facts_in,
+    false_alarm_threshold,
+    repeats,
+)
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import text_classification as classify
@@ -36,7 +45,7 @@ def desk(monkeypatch):
         return np.array(rows)
 
     monkeypatch.setattr(classify, "text_probs", probs)
-    made = ServiceDesk(SavedModel(model=None, task="classify", labels=LABELS), REPLIES, threshold=0.6, max_words=20)
+    made = ServiceAssistant(SavedModel(model=None, task="classify", labels=LABELS), REPLIES, threshold=0.6, max_words=20)
     made.asked = asked
     return made
 
@@ -45,12 +54,12 @@ def desk(monkeypatch):
 
 
 def test_costs_of_the_four_kinds_of_decision():
-    costs = Costs(right=1, wrong=20, needless=5, needed=3)
+    costs = Costs(correct=1, wrong=20, escalated_correct=5, escalated_wrong=3)
     np.testing.assert_array_equal(costs.of([True, False, True, False], [True, True, False, False]), [1, 20, 5, 3])
 
 
 def test_above_the_break_even_answering_costs_less():
-    costs = Costs(right=1, wrong=20, needless=5, needed=3)
+    costs = Costs(correct=1, wrong=20, escalated_correct=5, escalated_wrong=3)
     for probability, answer in ((costs.break_even + 0.01, True), (costs.break_even - 0.01, False)):
         mean = {
             kind: probability * costs.of([True], [kind])[0] + (1 - probability) * costs.of([False], [kind])[0] for kind in (True, False)
@@ -79,13 +88,13 @@ def test_the_threshold_of_least_cost():
 def test_no_more_false_alarms_than_are_borne():
     scores = [0.1, 0.9, 0.3, 0.5, 0.5, 0.2, 0.7, 0.4, 0.6, 0.8]
     for rate in (0.0, 0.1, 0.25, 0.5):
-        threshold = alarm_threshold(scores, rate=rate)
+        threshold = false_alarm_threshold(scores, rate=rate)
         assert (np.array(scores) >= threshold).mean() <= rate
-    assert (np.array(scores) >= alarm_threshold(scores, rate=0.1)).sum() == 1
+    assert (np.array(scores) >= false_alarm_threshold(scores, rate=0.1)).sum() == 1
     with pytest.raises(ValueError, match="rate"):
-        alarm_threshold(scores, rate=1.0)
+        false_alarm_threshold(scores, rate=1.0)
     with pytest.raises(ValueError, match="no score"):
-        alarm_threshold([], rate=0.1)
+        false_alarm_threshold([], rate=0.1)
 
 
 # The desk
@@ -93,9 +102,9 @@ def test_no_more_false_alarms_than_are_borne():
 
 def test_the_desk_answers_when_it_is_sure_and_hands_over_when_it_is_not(desk):
     sure, unsure, person = desk.decide(["my money, five days gone!", "my money", "a person please!"])
-    assert (sure.intent, sure.handed_over, sure.reply) == ("refund", False, REPLIES["refund"][0])
-    assert (unsure.intent, unsure.handed_over, unsure.reply) == ("refund", True, HAND_OVER)
-    assert (person.handed_over, person.reply) == (True, REPLIES["speak_to_human"][0])
+    assert (sure.intent, sure.escalated, sure.reply) == ("refund", False, REPLIES["refund"][0])
+    assert (unsure.intent, unsure.escalated, unsure.reply) == ("refund", True, ESCALATION)
+    assert (person.escalated, person.reply) == (True, REPLIES["speak_to_human"][0])
     assert desk.decide(["money on my gift card!"])[0].reply == REPLIES["refund"][1]
     assert desk.decide([]) == []
 
@@ -107,16 +116,16 @@ def test_a_conversation_is_read_with_what_the_customer_said_before(desk):
         {"speaker": "customer", "text": "58839"},
         {"speaker": "customer", "text": "Thanks"},
     ]
-    decisions = desk.replay(turns, memory=2)
+    decisions = desk.replay(turns, context_turns=2)
     assert [text for text, _ in decisions] == ["where is it!", "58839", "Thanks"]
     assert desk.asked[-1] == ["where is it!", "where is it! 58839", "58839 Thanks"]
-    assert [(decision.handed_over, decision.reply) for _, decision in decisions] == [
+    assert [(decision.escalated, decision.reply) for _, decision in decisions] == [
         (False, REPLIES["track"][0]),
-        (True, HAND_OVER),  # it would say the same again
+        (True, ESCALATION),  # it would say the same again
         (True, ""),  # a person has taken over
     ]
     desk.threshold = 0.95
-    assert [decision.reply for _, decision in desk.replay(turns)] == [HAND_OVER, "", ""]
+    assert [decision.reply for _, decision in desk.replay(turns)] == [ESCALATION, "", ""]
 
 
 @pytest.mark.parametrize("message", ["", "  \n ", None])
@@ -135,11 +144,11 @@ def test_a_message_of_five_thousand_words_is_refused(desk):
 def test_a_desk_whose_parts_do_not_fit_is_refused():
     saved = SavedModel(model=None, task="classify", labels=LABELS)
     with pytest.raises(ValueError, match="The intent 'track' has no reply"):
-        ServiceDesk(saved, REPLIES | {"track": []}, threshold=0.5)
+        ServiceAssistant(saved, REPLIES | {"track": []}, threshold=0.5)
     with pytest.raises(ValueError, match="this one is for 'lm'"):
-        ServiceDesk(SavedModel(model=None), REPLIES, threshold=0.5)
+        ServiceAssistant(SavedModel(model=None), REPLIES, threshold=0.5)
     with pytest.raises(ValueError, match="threshold is -1"):
-        ServiceDesk(saved, REPLIES, threshold=-1)
+        ServiceAssistant(saved, REPLIES, threshold=-1)
 
 
 def test_one_intent_only_is_refused():
@@ -156,7 +165,7 @@ def test_the_nearest_reply_shares_the_rare_words():
     assert finder.nearest_labels(["which order number do you need", "gift card share"]).tolist() == ["track", "refund"]
     assert finder.best("nothing in common, xyz", "refund") == REPLIES["refund"][0]
     assert finder.best("card", "refund") == REPLIES["refund"][1]
-    assert finder.best("card", "refund", lead=0.99) == REPLIES["refund"][0]
+    assert finder.best("card", "refund", margin=0.99) == REPLIES["refund"][0]
     with pytest.raises(ValueError, match="no reply"):
         ReplyFinder([])
 
@@ -179,13 +188,28 @@ def test_the_writer_learns_the_agents_words_alone_and_writes_many_at_once():
     ids, targets = service._encode_turns(base, talks[0])
     assert tokenizer.decode(targets[targets >= 0]) == " Take the lift.\n" and len(ids) == len(targets)
     np.testing.assert_array_equal(ids[1:][targets[:-1] >= 0], targets[:-1][targets[:-1] >= 0])
-    writer, history = service.train_reply_writer(
+    writer, history = service.train_reply_generator(
         {"train": talks, "valid": talks[:2]}, base=base, config=TrainConfig(epochs=40, batch_size=3, learning_rate=2e-2)
     )
     assert set(history["split"]) == {"train", "valid"}
-    assert service.write_replies(writer, [turns[:1] for turns in talks]) == ["Take the lift."] * 3
-    assert service.write_replies(writer, []) == []
+    assert service.generate_replies(writer, [turns[:1] for turns in talks]) == ["Take the lift."] * 3
+    assert service.generate_replies(writer, []) == []
     with pytest.raises(ValueError, match="The speaker is 'bot'"):
-        service.write_replies(writer, [[{"speaker": "bot", "text": "hi"}]])
+        service.generate_replies(writer, [[{"speaker": "bot", "text": "hi"}]])
     with pytest.raises(ValueError, match="no turn of an agent"):
-        service.train_reply_writer({"train": [talks[0][:1]]}, base=base)
+        service.train_reply_generator({"train": [talks[0][:1]]}, base=base)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "correct"), [([], []), ([0.5], []), ([0.5, float("nan")], [True, False]), ([[0.5, 0.6]], [True, False])]
+)
+def test_a_threshold_needs_one_confidence_and_one_answer_a_message(confidence, correct):
+    with pytest.raises(ValueError, match="one message at least"):
+        choose_threshold(confidence, correct, Costs())
+
+
+def test_series_of_messages_are_read_like_lists(desk):
+    messages = pd.Series(["my money!", "a person please!"], index=[7, 3])
+    assert desk.decide(messages, queries=messages) == desk.decide(messages.tolist())
+    threshold = choose_threshold(pd.Series([0.1, 0.9], index=[5, 6]), pd.Series([False, True], index=[5, 6]), Costs())
+    assert threshold == pytest.approx(0.5)

@@ -3,7 +3,7 @@
 import csv
 import json
 
-from slm_helpers.apps.assistant import NEEDED, Assistant, as_words, seconds_of
+from slm_helpers.apps.assistant import REQUIRED_SLOTS, Assistant, as_words, seconds_of
 from slm_helpers.cli import main
 from slm_helpers.models.saved import SavedModel, load_model
 from slm_helpers.models.taggers import build_intent_slot_model
@@ -274,7 +274,7 @@ def test_a_command_changes_the_home_and_a_missing_detail_is_asked_for(toy, monke
     assert assistant.read("lights on in the hall please").done and assistant.home.lights == {"hall": "on"}
     monkeypatch.setattr(IntentSlotParser, "predict", lambda parser, texts: [{"intent": "set_timer", "slots": [], "confidence": 0.9}])
     asked = assistant.read("start a timer")
-    assert not asked.done and asked.reply == NEEDED["set_timer"][1] and assistant.home.timers == [600]
+    assert not asked.done and asked.reply == REQUIRED_SLOTS["set_timer"][1] and assistant.home.timers == [600]
     assert not assistant.read("a while").done  # not a time span: the question stays open
     assert assistant.read("seven").done and assistant.home.timers == [600, 420]
     monkeypatch.setattr(IntentSlotParser, "predict", lambda parser, texts: [{"intent": "set_timer", "slots": [], "confidence": 0.1}])
