@@ -2,7 +2,7 @@
 
 Used by translation and by whatever else is text to text: `build_encoder_decoder` starts from nothing, `build_pointer_generator` makes
 one of a language model, and can copy tokens of the source. In training the decoder reads the true target, shifted by one
-(*teacher forcing*), so that its recurrent layers run over whole sequences and attention is one batched product for all places.
+(*teacher forcing*), so that its recurrent layers run over whole sequences and attention is one batched product for all positions.
 """
 
 from typing import Any
@@ -32,8 +32,8 @@ def build_encoder_decoder(
 ) -> keras.Model:
     """Build a recurrent encoder-decoder with attention; source and target share one vocabulary and its vectors.
 
-    Two GRUs read the source, one from each side; a linear layer makes of both states of a place and of the vector of its token the
-    *memory* of that place: the vector is a short way from a word to its translation, which is learned first. The decoder's GRU
+    Two GRUs read the source, one from each side; a linear layer makes of both states of a position and of the vector of its token the
+    *memory* of that position: the vector is a short way from a word to its translation, which is learned first. The decoder's GRU
     starts from what the backward one has seen of the whole source, and reads the target so far. Its states attend to
     the memory after the GRU, all in one product; state and what was read make a vector of the size of the embedding, whose
     products with the embedding are the scores. Since such attention knows nothing of what was read before, a second GRU may run
@@ -43,14 +43,14 @@ def build_encoder_decoder(
         vocab_size: Number of distinct token ids; id 0 is padding.
         embedding_dim: Length of a token vector, and of the second GRU's state.
         encoder_units: Length of the state of each of the encoder's two GRUs.
-        units: Length of the decoder's state and of a place of the memory.
+        units: Length of the decoder's state and of a position of the memory.
         num_decoder_layers: 1, or 2 with the second GRU.
         dropout: Share of activations dropped, in [0, 1), of vectors, memory and what is scored.
 
     Returns:
         An uncompiled model from two int32 arrays to float32 logits, shape (batch, time, vocab_size): source_ids, shape
         (batch, source_time), and target_ids, shape (batch, time), the target shifted by one behind a token to begin with. Both are
-        padded on the right with 0; how far does not change the logits of the other places.
+        padded on the right with 0; how far does not change the logits of the other positions.
 
     Raises:
         ValueError: If a size is not a positive whole number, num_decoder_layers is not 1 or 2, or dropout lies outside [0, 1).

@@ -29,8 +29,8 @@ class TextPooling(keras.layers.Layer):
         length = ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
         mean = ops.sum(features * real, axis=1) / length[:, 0]
         highest = ops.max(features - 1e9 * (1 - real), axis=1)
-        place = ops.cast(ops.arange(ops.shape(token_ids)[1]), "float32")[None, :, None]
-        last = ops.sum(features * ops.cast(ops.equal(place, length - 1), "float32"), axis=1)
+        position = ops.cast(ops.arange(ops.shape(token_ids)[1]), "float32")[None, :, None]
+        last = ops.sum(features * ops.cast(ops.equal(position, length - 1), "float32"), axis=1)
         return ops.concatenate([mean, highest, last], axis=-1)
 
     def compute_output_shape(self, input_shape: list) -> tuple:
@@ -72,12 +72,12 @@ class HashedLinear(keras.layers.Layer):
 class LastSubwordPooling(keras.layers.Layer):
     """[features, word_ends] -> the features at the last token of each word: (batch, time, size), (batch, words) -> (batch, words, size).
 
-    `word_ends` holds places on the time axis; 0 (no word ends there) is padding and stands on the right.
+    `word_ends` holds positions on the time axis; 0 (no word ends there) is padding and stands on the right.
     """
 
     def call(self, arguments: list) -> Any:
         """Return the features of the words."""
-        return _take_places(arguments[0], ops.cast(arguments[1], "int32"))
+        return _take_positions(arguments[0], ops.cast(arguments[1], "int32"))
 
     def compute_output_shape(self, input_shape: list) -> tuple:
         """Return (batch, words, size)."""
@@ -88,17 +88,17 @@ class LastSubwordPooling(keras.layers.Layer):
 class WordMeanPooling(keras.layers.Layer):
     """[features, word_ends] -> the mean of the features over the tokens of each word; shapes as in `LastSubwordPooling`, 0 for padding.
 
-    A word begins after the end of the one before it, the first one at place 1.
+    A word begins after the end of the one before it, the first one at position 1.
     """
 
     def call(self, arguments: list) -> Any:
         """Return the mean features."""
         features, ends = arguments[0], ops.cast(arguments[1], "int32")[:, :, None]
         before = ops.concatenate([ops.zeros_like(ends[:, :1]), ends[:, :-1]], axis=1)
-        place = ops.arange(ops.shape(features)[1], dtype="int32")[None, None, :]
-        # As a product with a matrix of shares: words of any number of tokens in one step.
-        shares = ops.cast((place > before) & (place <= ends), "float32") / ops.cast(ops.maximum(ends - before, 1), "float32")
-        return ops.matmul(ops.cast(shares, features.dtype), features)
+        position = ops.arange(ops.shape(features)[1], dtype="int32")[None, None, :]
+        # As a product with a matrix of weights: words of any number of tokens in one step.
+        weights = ops.cast((position > before) & (position <= ends), "float32") / ops.cast(ops.maximum(ends - before, 1), "float32")
+        return ops.matmul(ops.cast(weights, features.dtype), features)
 
     def compute_output_shape(self, input_shape: list) -> tuple:
         """Return (batch, words, size)."""
@@ -116,8 +116,8 @@ class ReverseSequence(keras.layers.Layer):
         """Return (batch, words, size)."""
         ends = ops.cast(arguments[1], "int32")
         length = ops.sum(ops.cast(ends != 0, "int32"), axis=1, keepdims=True)
-        place = ops.arange(ops.shape(ends)[1], dtype="int32")[None, :]
-        return _take_places(arguments[0], ops.where(place < length, length - 1 - place, place))
+        position = ops.arange(ops.shape(ends)[1], dtype="int32")[None, :]
+        return _take_positions(arguments[0], ops.where(position < length, length - 1 - position, position))
 
     def compute_output_shape(self, input_shape: list) -> tuple:
         """Return (batch, words, size)."""
@@ -169,19 +169,19 @@ class CharCNN(keras.layers.Layer):
         return super().get_config() | {"num_characters": self.num_characters, "filters": self.filters, "size": self.size}
 
 
-def _take_places(features: Any, places: Any) -> Any:
-    """Return features[i, places[i, j]] for all i and j: (batch, time, size) and (batch, words) -> (batch, words, size)."""
+def _take_positions(features: Any, positions: Any) -> Any:
+    """Return features[i, positions[i, j]] for all i and j: (batch, time, size) and (batch, words) -> (batch, words, size)."""
     batch, time, size = ops.shape(features)[0], ops.shape(features)[1], features.shape[-1]
-    rows = ops.reshape(ops.arange(batch, dtype="int32")[:, None] * time + places, (-1,))
-    return ops.reshape(ops.take(ops.reshape(features, (-1, size)), rows, axis=0), (-1, ops.shape(places)[1], size))
+    rows = ops.reshape(ops.arange(batch, dtype="int32")[:, None] * time + positions, (-1,))
+    return ops.reshape(ops.take(ops.reshape(features, (-1, size)), rows, axis=0), (-1, ops.shape(positions)[1], size))
 
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
 class AlignedQuestionAttention(keras.layers.Layer):
-    """[passage, question, question_ends] -> what each word of the passage finds in the question: the mean there, and the likeliest match.
+    """[passage, question, question_ends] -> what each word of the passage finds in the question: the mean there, and the best match.
 
     Each word of the passage, shape (batch, words, size), attends to the words of the question, (batch, question_words, size), by
-    the cosine of their features times a learned sharpness; places where `question_ends` is 0 are padding and are left out.
+    the cosine of their features times a learned scale; positions where `question_ends` is 0 are padding and are left out.
     Returns the attended features and the highest cosine, side by side: (batch, words, size + 1).
 
     Reference:
@@ -189,7 +189,7 @@ class AlignedQuestionAttention(keras.layers.Layer):
     """
 
     def build(self, input_shape: list) -> None:
-        """Make the sharpness."""
+        """Make the scale."""
         self.scale = self.add_weight(shape=(), initializer=keras.initializers.Constant(5.0), name="scale")
 
     def call(self, arguments: list) -> Any:
@@ -197,9 +197,9 @@ class AlignedQuestionAttention(keras.layers.Layer):
         passage, question, ends = arguments
         padding = ops.cast(ops.equal(ops.cast(ends, "int32"), 0), "float32")[:, None, :]
         cosine = ops.cast(ops.matmul(_unit_length(passage), ops.transpose(_unit_length(question), (0, 2, 1))), "float32")
-        shares = ops.softmax(cosine * ops.cast(self.scale, "float32") - 1e9 * padding)
+        weights = ops.softmax(cosine * ops.cast(self.scale, "float32") - 1e9 * padding)
         highest = ops.max(cosine - 4 * padding, axis=-1, keepdims=True)  # a cosine is -1 at least
-        return ops.concatenate([ops.matmul(ops.cast(shares, question.dtype), question), ops.cast(highest, question.dtype)], axis=-1)
+        return ops.concatenate([ops.matmul(ops.cast(weights, question.dtype), question), ops.cast(highest, question.dtype)], axis=-1)
 
     def compute_output_shape(self, input_shape: list) -> tuple:
         """Return (batch, words, size + 1)."""
@@ -214,7 +214,7 @@ class LastState(keras.layers.Layer):
         """Return the states."""
         states, token_ids = arguments
         length = ops.sum(ops.cast(ops.not_equal(ops.cast(token_ids, "int32"), 0), "int32"), axis=1, keepdims=True)
-        return ops.squeeze(_take_places(states, ops.maximum(length - 1, 0)), axis=1)
+        return ops.squeeze(_take_positions(states, ops.maximum(length - 1, 0)), axis=1)
 
     def compute_output_shape(self, input_shape: list) -> tuple:
         """Return (batch, size)."""
@@ -223,10 +223,10 @@ class LastState(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
 class PointerGenerator(keras.layers.Layer):
-    """[logits, shares, gate, source_ids] -> log-probabilities of writing a token: drawn from the vocabulary, or copied from the source.
+    """[logits, weights, gate, source_ids] -> log-probabilities of writing a token: drawn from the vocabulary, or copied from the source.
 
     The vocabulary's probabilities, softmax of logits, (batch, time, vocab_size), and those of the source's tokens, the sums of the
-    shares of attention, (batch, time, source_time), of the places where a token stands, are mixed: sigmoid(gate), with a gate of shape
+    weights of attention, (batch, time, source_time), of the positions where a token stands, are mixed: sigmoid(gate), with a gate of shape
     (batch, time, 1), is the chance that a token is copied. No weights of its own; float32.
 
     Reference:
@@ -235,12 +235,12 @@ class PointerGenerator(keras.layers.Layer):
 
     def call(self, arguments: list) -> Any:
         """Return the log-probabilities, float32, shape (batch, time, vocab_size)."""
-        logits, shares, gate = (ops.cast(part, "float32") for part in arguments[:3])
-        batch, time, vocab_size = ops.shape(shares)[0], ops.shape(shares)[1], logits.shape[-1]
+        logits, weights, gate = (ops.cast(part, "float32") for part in arguments[:3])
+        batch, time, vocab_size = ops.shape(weights)[0], ops.shape(weights)[1], logits.shape[-1]
         # Summed where they belong: as a product with the source's tokens, each a row of the vocabulary, it takes a gigabyte in a beam.
         rows = ops.reshape(ops.arange(batch * time, dtype="int32"), (batch, time, 1)) * vocab_size
-        places = ops.reshape(rows + ops.cast(arguments[3], "int32")[:, None, :], (-1,))
-        copied = ops.segment_sum(ops.reshape(shares, (-1,)), places, num_segments=batch * time * vocab_size)
+        positions = ops.reshape(rows + ops.cast(arguments[3], "int32")[:, None, :], (-1,))
+        copied = ops.segment_sum(ops.reshape(weights, (-1,)), positions, num_segments=batch * time * vocab_size)
         copied = ops.reshape(copied, (batch, time, vocab_size))
         drawn = ops.log_softmax(logits) - ops.softplus(gate)
         return ops.logaddexp(drawn, ops.log(copied + 1e-9) - ops.softplus(-gate))
@@ -252,7 +252,7 @@ class PointerGenerator(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
 class SpanLogits(keras.layers.Layer):
-    """[scores, none, word_ends] -> scores of every start and every end, place 0 for none at all: float32, (batch, 2, 1 + words).
+    """[scores, none, word_ends] -> scores of every start and every end, position 0 for none at all: float32, (batch, 2, 1 + words).
 
     `scores` of start and end have shape (batch, words, 2), those of none (batch, 2). Padding (word_ends 0) gets -1e9.
     """
@@ -272,9 +272,9 @@ class SpanLogits(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
 class IntentSlotLogits(keras.layers.Layer):
-    """[tags, intent, word_ends] -> one table of scores a command: float32, (batch, places, num_tags + num_intents).
+    """[tags, intent, word_ends] -> one table of scores a command: float32, (batch, positions, num_tags + num_intents).
 
-    Tags have shape (batch, places, num_tags), the intent (batch, num_intents). The last place whose `word_ends` is not 0 stands
+    Tags have shape (batch, positions, num_tags), the intent (batch, num_intents). The last position whose `word_ends` is not 0 stands
     for the whole command: only there do intents score, and only elsewhere tags; the others get -1e9.
     """
 
@@ -286,7 +286,7 @@ class IntentSlotLogits(keras.layers.Layer):
         return ops.concatenate([tags * (1 - whole) - 1e9 * whole, intent[:, None, :] * whole - 1e9 * (1 - whole)], axis=-1)
 
     def compute_output_shape(self, input_shape: list) -> tuple:
-        """Return (batch, places, num_tags + num_intents)."""
+        """Return (batch, positions, num_tags + num_intents)."""
         return (*input_shape[0][:-1], input_shape[0][-1] + input_shape[1][-1])
 
 
@@ -331,8 +331,8 @@ class CausalBlock(keras.layers.Layer):
         queries, keys, values = ops.unstack(ops.transpose(projected, (2, 0, 3, 1, 4)), axis=0)
         scores = ops.cast(queries @ ops.transpose(keys, (0, 1, 3, 2)), "float32") * (size // self.num_heads) ** -0.5
         later = ops.arange(time)[None, :] > ops.arange(time)[:, None]
-        shares = ops.cast(ops.softmax(scores - 1e9 * ops.cast(later, "float32")), x.dtype)
-        read = ops.reshape(ops.transpose(shares @ values, (0, 2, 1, 3)), (batch, time, size))
+        weights = ops.cast(ops.softmax(scores - 1e9 * ops.cast(later, "float32")), x.dtype)
+        read = ops.reshape(ops.transpose(weights @ values, (0, 2, 1, 3)), (batch, time, size))
         x = x + ops.cast(self.drop(read @ products["joined"], training=training), x.dtype)
         inner = ops.gelu(ops.cast(self.norms[1](x), x.dtype) @ products["wide"]) @ products["narrow"]
         return x + ops.cast(self.drop(inner, training=training), x.dtype)
@@ -344,7 +344,7 @@ class CausalBlock(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="slm_helpers")
 class AddPositions(keras.layers.Layer):
-    """Add a learned vector for each place in the window, up to `max_length` places."""
+    """Add a learned vector for each position in the window, up to `max_length` positions."""
 
     def __init__(self, max_length: int, **kwargs: Any):
         """Make room for windows of up to `max_length` tokens."""
@@ -354,11 +354,11 @@ class AddPositions(keras.layers.Layer):
     def build(self, input_shape: tuple) -> None:
         """Make the vectors for inputs of shape (batch, time, features)."""
         shape = (self.max_length, input_shape[-1])
-        self.places = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(stddev=0.02), name="positions_embedding")
+        self.positions = self.add_weight(shape=shape, initializer=keras.initializers.RandomNormal(stddev=0.02), name="positions_embedding")
 
     def call(self, x: Any) -> Any:
         """Return (batch, time, features)."""
-        return x + ops.cast(self.places, x.dtype)[None, : ops.shape(x)[1]]
+        return x + ops.cast(self.positions, x.dtype)[None, : ops.shape(x)[1]]
 
     def get_config(self) -> dict:
         """Return the arguments."""

@@ -47,7 +47,7 @@ def build_span_extractor(
     Returns:
         An uncompiled model from five int32 arrays to float32 logits, shape (batch, 2, 1 + words): question and passage, shape
         (batch, time), token ids with a token before the first word; question_ends and passage_ends, shape (batch, words), the
-        place of each word's last token; features, shape (batch, words, num_features), of the passage's words in hundredths. All
+        position of each word's last token; features, shape (batch, words, num_features), of the passage's words in hundredths. All
         are padded on the right with 0; how far does not change the logits. Place 0 of the last axis stands for no answer.
 
     Raises:
@@ -116,7 +116,7 @@ def make_word_encoders(reader: keras.Model) -> list[keras.Model]:
 def make_span_head(reader: keras.Model) -> keras.Model:
     """Return a view of a `build_span_extractor` that begins where the layers of the language model end.
 
-    Its inputs are the states and means of `make_word_encoders` and the places of the words' ends, of the question and then of the
+    Its inputs are the states and means of `make_word_encoders` and the positions of the words' ends, of the question and then of the
     passage, and the features. It shares the reader's weights: to train it is to train the reader with these layers frozen.
     """
     _, question_ends, _, passage_ends, features = reader.inputs

@@ -53,7 +53,7 @@ def build_tagger(
 
     Returns:
         An uncompiled model from three int32 arrays to float32 logits, shape (batch, words, num_tags): token_ids, shape
-        (batch, time), with a token before the first word; word_ends, shape (batch, words), the place of each word's last token;
+        (batch, time), with a token before the first word; word_ends, shape (batch, words), the position of each word's last token;
         characters, shape (batch, words, MAX_CHARACTERS), ids below NUM_CHARACTERS. All are padded on the right with 0; how far
         does not change the logits. With `num_buckets` it takes a fourth input, what `slm_helpers.text.hashing.hash_words` makes of the
         words, shape (batch, words, NUM_WORD_FEATURES), padded likewise.
@@ -103,7 +103,7 @@ def build_intent_slot_model(
 ) -> keras.Model:
     """Build a reader of commands: the tagger of `build_tagger` with a second head, which scores the intent of the whole command.
 
-    A command is read as its words and one more place behind them, which stands for the whole. For the intent the language model's
+    A command is read as its words and one more position behind them, which stands for the whole. For the intent the language model's
     states and those of the two GRUs are pooled (mean, maximum, last); for the slots each word's own pair of states is scored.
 
     Args:
@@ -124,9 +124,9 @@ def build_intent_slot_model(
 
     Returns:
         An uncompiled model from token_ids, word_ends and characters as in `build_tagger`, to float32 logits, shape
-        (batch, places, num_tags + num_intents). The last place of each row repeats the end of the last word and has no
+        (batch, positions, num_tags + num_intents). The last position of each row repeats the end of the last word and has no
         characters; there the tags score -1e9, and everywhere else the intents. With `num_buckets` it takes features too, shape
-        (batch, places, NUM_WORD_FEATURES), and with `num_intent_buckets` ngrams, shape (batch, ngrams).
+        (batch, positions, NUM_WORD_FEATURES), and with `num_intent_buckets` ngrams, shape (batch, ngrams).
 
     Raises:
         ValueError: If a size is not a positive whole number, there are fewer than two tags or intents, a dropout lies outside

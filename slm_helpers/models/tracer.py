@@ -21,7 +21,7 @@ def build_knowledge_tracer(
 
     A GRU reads at each attempt the skill and the answer of the attempt before; the skill that is now asked for, and features
     counted outside, join its state, and a small network scores the two ways the answer may turn out. In the paper an output
-    layer has one place for each skill instead; this one can take into account what is known of the attempt itself.
+    layer has one output for each skill instead; this one can take into account what is known of the attempt itself.
 
     Args:
         num_skills: Number of skills.
@@ -51,7 +51,7 @@ def build_knowledge_tracer(
     skills = keras.Input(shape=(None,), dtype="int32", name="skills")
     features = keras.Input(shape=(None, num_features), dtype="int32", name="features")
     x = keras.layers.Embedding(2 * num_skills + 2, embedding_dim, name="answer_embedding")(answers)
-    # No mask: it would drop to the slow path. Padding stands on the right, where no earlier place sees it.
+    # No mask: it would drop to the slow path. Padding stands on the right, where no earlier position sees it.
     x = any_length(FastGRU(units, return_sequences=True, name="gru_0"))(x)
     asked = keras.layers.Embedding(num_skills + 1, embedding_dim, name="skill_embedding")(skills)
     counted = keras.layers.Rescaling(0.01, name="scaled_features")(features)
