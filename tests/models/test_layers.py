@@ -1,5 +1,5 @@
-import slm_helpers.models.layers
 from slm_helpers._backend import keras
+from slm_helpers.models import fast_rnn
 from slm_helpers.models.fast_rnn import FastGRU, FastLSTM, mean_cross_entropy
 from slm_helpers.models.layers import CausalBlock, TextPooling
 
@@ -68,15 +68,15 @@ def test_a_mask_and_long_windows_go_through_keras(monkeypatch, cell):
     plain, fast = pair(cell, return_sequences=True)
     mask = np.arange(TIME)[None] < np.array([[TIME], [4], [1]])
     np.testing.assert_allclose(numpy(fast(inputs(), mask=mask))[0], numpy(plain(inputs(), mask=mask))[0], atol=1e-6)
-    monkeypatch.setattr(slm_helpers.models.layers, "MAX_UNROLLED", 4)
-    monkeypatch.setattr(slm_helpers.models.layers, f"_unrolled_{cell}", None)  # must not be reached
+    monkeypatch.setattr(fast_rnn, "MAX_UNROLLED", 4)
+    monkeypatch.setattr(fast_rnn, f"_unrolled_{cell}", None)  # must not be reached
     np.testing.assert_allclose(numpy(fast(inputs()))[0], numpy(plain(inputs()))[0], atol=1e-6)
 
 
 def test_long_windows_and_unknown_lengths_go_through_one_loop_in_training(monkeypatch):
     plain, fast = pair(return_sequences=True, return_state=True)
-    monkeypatch.setattr(slm_helpers.models.layers, "MAX_UNROLLED", 4)
-    monkeypatch.setattr(slm_helpers.models.layers, "_unrolled_gru", None)  # must not be reached
+    monkeypatch.setattr(fast_rnn, "MAX_UNROLLED", 4)
+    monkeypatch.setattr(fast_rnn, "_unrolled_gru", None)  # must not be reached
     state = np.random.default_rng(3).normal(size=(BATCH, UNITS)).astype("float32")
     for ours, theirs in zip(
         numpy(fast(inputs(), initial_state=state, training=True)), numpy(plain(inputs(), initial_state=state)), strict=True
@@ -176,7 +176,7 @@ VOCAB, TOKENS = 11, 23
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("rows", [512, 7])  # one chunk; three full ones and a rest of two
 def test_cross_entropy_and_its_gradients_equal_the_plain_ones(monkeypatch, rows, with_bias, smoothing):
-    monkeypatch.setattr(slm_helpers.models.layers, "_ROWS", rows)
+    monkeypatch.setattr(fast_rnn, "_ROWS", rows)
     rng = np.random.default_rng(8)
     targets, weights = rng.integers(0, VOCAB, TOKENS).astype("int32"), rng.integers(0, 3, TOKENS).astype("float32")
     found = []
