@@ -1,0 +1,1 @@
+"""Notebooks executed into HTML reports, and the check of a machine."""
