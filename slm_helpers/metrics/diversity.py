@@ -24,11 +24,11 @@ def shorten(text: str, num_words: int) -> str:
     return text if len(places) <= num_words else text[: places[num_words - 1, 1]]
 
 
-def distinct_share(texts: Iterable[str], size: int = 2) -> float:
+def distinct_n(texts: Iterable[str], size: int = 2) -> float:
     """Return how many of the runs of `size` words in all texts together are different ones (distinct-n), in 0-1.
 
     Example:
-        >>> distinct_share(["a cat and a dog"], 1)
+        >>> distinct_n(["a cat and a dog"], 1)
         0.8
 
     Reference:
@@ -41,7 +41,7 @@ def distinct_share(texts: Iterable[str], size: int = 2) -> float:
     return len(set(runs)) / len(runs)
 
 
-def repeated_share(text: str, size: int = 4) -> float:
+def rep_n(text: str, size: int = 4) -> float:
     """Return the share of a text's runs of `size` words that stood in it before, in 0-1; 0 for a text that is too short to have one."""
     check_positive(size=size)
     runs = _runs(word_forms(text), size)
@@ -68,7 +68,7 @@ def self_bleu(texts: Sequence[str]) -> np.ndarray:
     return np.array([bleu.sentence_score(text, split[:place] + split[place + 1 :]).score for place, text in enumerate(split)])
 
 
-class CopyFinder:
+class LongestSharedNgram:
     """Finds the longest run of words that a text shares with any of some training texts; case and punctuation do not count."""
 
     def __init__(self, texts: Iterable[str]):
@@ -82,7 +82,7 @@ class CopyFinder:
         """Return the longest run of words of `text` that stands in a training text, the first if there are several; maybe none.
 
         Example:
-            >>> CopyFinder(["the owl sat on the roof"]).longest("An owl sat on a tree")
+            >>> LongestSharedNgram(["the owl sat on the roof"]).longest("An owl sat on a tree")
             ['owl', 'sat', 'on']
         """
         words = _words_only(text)

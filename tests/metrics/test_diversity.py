@@ -1,6 +1,6 @@
 """Measures of written texts: worked out by hand, and properties a reader would expect."""
 
-from slm_helpers.metrics.diversity import CopyFinder, distinct_share, repeated_share, self_bleu, shorten, word_forms
+from slm_helpers.metrics.diversity import LongestSharedNgram, distinct_n, rep_n, self_bleu, shorten, word_forms
 from slm_helpers.metrics.intervals import jackknife_interval
 
 import numpy as np
@@ -19,18 +19,18 @@ def test_shortened_text_keeps_its_first_words_as_written():
 
 
 def test_distinct_share_by_hand():
-    assert distinct_share(["a cat and a dog"], 1) == pytest.approx(4 / 5)
+    assert distinct_n(["a cat and a dog"], 1) == pytest.approx(4 / 5)
     # Pairs: a b, b a, a b | a b: two different ones of four, over both texts.
-    assert distinct_share(["a b a b", "A b"], 2) == pytest.approx(2 / 4)
+    assert distinct_n(["a b a b", "A b"], 2) == pytest.approx(2 / 4)
     with pytest.raises(ValueError, match="No text has 3 words"):
-        distinct_share(["one two"], 3)
+        distinct_n(["one two"], 3)
 
 
 def test_repeated_share_counts_within_one_text():
-    assert repeated_share("a b c d e f g h") == 0
-    assert repeated_share("a b c d a b c d") == pytest.approx(1 / 5)
-    assert repeated_share("x " * 40) > 0.9
-    assert repeated_share("too short") == 0
+    assert rep_n("a b c d e f g h") == 0
+    assert rep_n("a b c d a b c d") == pytest.approx(1 / 5)
+    assert rep_n("x " * 40) > 0.9
+    assert rep_n("too short") == 0
 
 
 def test_self_bleu_is_100_for_equal_texts_and_low_for_foreign_ones():
@@ -42,7 +42,7 @@ def test_self_bleu_is_100_for_equal_texts_and_low_for_foreign_ones():
 
 
 def test_longest_copy_is_found_whatever_case_and_place():
-    finder = CopyFinder(["The owl sat on the roof. It said nothing.", "Nobody came, and the owl slept."])
+    finder = LongestSharedNgram(["The owl sat on the roof. It said nothing.", "Nobody came, and the owl slept."])
     assert finder.longest("At night THE OWL SAT ON a branch") == ["the", "owl", "sat", "on"]
     assert finder.longest("xyz") == []
     assert finder.longest("") == []
@@ -50,14 +50,14 @@ def test_longest_copy_is_found_whatever_case_and_place():
     # Runs do not go across two texts.
     assert finder.longest("said nothing. Nobody came") == ["said", "nothing"]
     with pytest.raises(ValueError, match="no training text"):
-        CopyFinder([""])
+        LongestSharedNgram([""])
 
 
 def test_longest_copy_equals_a_search_of_all_lengths():
     rng = np.random.default_rng(0)
     train = [" ".join(rng.choice(list("abcd"), 60)) for _ in range(3)]
     text = " ".join(rng.choice(list("abcd"), 40))
-    finder, words = CopyFinder(train), text.split()
+    finder, words = LongestSharedNgram(train), text.split()
     slow = max(
         (
             end - start

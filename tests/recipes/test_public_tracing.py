@@ -17,7 +17,7 @@ def test_a_public_set_is_measured_once_beside_its_baselines(monkeypatch):
     assert [about["model"] for _, about in found] == [*public_tracing.BASELINES, public_tracing.MODEL]
     for scores, about in found:
         gains = [f"auc_gain over {model}" for model in public_tracing.BASELINES] if about["model"] == public_tracing.MODEL else []
-        assert scores["metric"].tolist() == ["auc", "accuracy", "bits", *gains]
+        assert scores["metric"].tolist() == ["auc", "accuracy", "log_loss_bits", *gains]
         assert (scores["ci_low"] <= scores["value"]).all() and (scores["value"] <= scores["ci_high"]).all()
         assert about["train_rows"] == (frame["split"] == "train").sum() and about["split"] == "test"
     scores = {about["model"]: scores.set_index("metric")["value"] for scores, about in found}

@@ -275,7 +275,7 @@ def test_evaluate_and_predict_from_the_shell(trained, tmp_path, capsys):
     capsys.readouterr()
     assert main(["evaluate", "--model", str(trained / "model"), "--test", str(trained / "test.csv"), "--student", "who", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["task"] == "trace" and set(found["metrics"]) == {"auc", "accuracy", "bits"}
+    assert found["task"] == "trace" and set(found["metrics"]) == {"auc", "accuracy", "log_loss_bits"}
     assert found["metrics"]["auc"]["value"] == load_model(trained / "model").metrics["auc"]["value"]
     assert 0.5 < found["metrics"]["auc"]["value"] < 1
     rows = list(csv.DictReader((trained / "test.csv").open()))
