@@ -15,7 +15,7 @@ from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import load_pretrained
-from slm_helpers.tasks.base import size_of
+from slm_helpers.recipes.publishing import size_of
 from slm_helpers.tasks.data_to_text import NUM_CANDIDATES, DataToText
 from slm_helpers.text.records import Record, parse_facts, states
 from slm_helpers.training.config import TrainConfig

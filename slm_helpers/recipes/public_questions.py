@@ -9,7 +9,7 @@ from slm_helpers.baselines.translation import build_translation_memory
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import load_pretrained
-from slm_helpers.tasks.base import size_of
+from slm_helpers.recipes.publishing import size_of
 from slm_helpers.tasks.question_generation import QuestionGenerator
 from slm_helpers.training.config import TrainConfig
 

@@ -30,8 +30,9 @@ from slm_helpers.models.saved import load_pretrained
 from slm_helpers.recipes.public_data_to_text import measure_writing
 from slm_helpers.recipes.public_questions import measure_questions
 from slm_helpers.recipes.public_tracing import measure_tracing
+from slm_helpers.recipes.publishing import keep_scores, known_models, size_of
 from slm_helpers.tasks import task_class
-from slm_helpers.tasks.base import Evaluation, Task, keep_scores, size_of
+from slm_helpers.tasks.base import Evaluation, Task
 from slm_helpers.tasks.closed_book_qa import ClosedBookQA
 from slm_helpers.tasks.extractive_qa import ExtractiveQA
 from slm_helpers.tasks.keyword_spotting import KeywordSpotter
@@ -90,8 +91,7 @@ def measure(name: str, run: PublicRun) -> None:
     """Measure baselines and the fine-tuned base on one set, but for what is in the table."""
     if run.task == "listen":
         return measure_sounds(name, run)
-    table = read_results("public")
-    known = {(row.model, str(row.seed).removesuffix(".0")) for row in table[table["dataset"] == name].itertuples()}
+    known = known_models(name)
     if run.task in OWN_WAYS:
         for scores, about in OWN_WAYS[run.task](name, seeds=run.seeds, changes=run.changes, known=known):
             keep_scores(scores, about)

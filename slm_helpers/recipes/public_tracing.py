@@ -9,7 +9,7 @@ from slm_helpers.data.attempts import find_duplicate_skills, merge_duplicate_ski
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.knowledge_tracing import trace_table
 from slm_helpers.metrics.ranking import auc, auc_difference_interval
-from slm_helpers.tasks.base import size_of
+from slm_helpers.recipes.publishing import size_of
 from slm_helpers.tasks.knowledge_tracing import KnowledgeTracer
 
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Train a writer of questions on public passages, measure it on the test split of FairytaleQA, and write its folder.
+"""Train a question generator on public passages, measure it on the test split of FairytaleQA, and write its folder.
 
     SLM_DATA_DIR=... python -m slm_helpers.recipes.train_question_generator                 # data/pretrained/slm-asker-en
 
@@ -7,7 +7,6 @@ and answers, mixed; then the tales alone. The scores go into data/results/public
 `slm_helpers.recipes.public_results` measures.
 """
 
-import argparse
 import re
 import time
 from dataclasses import replace
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from slm_helpers._backend import keras
-from slm_helpers._paths import PRETRAINED_DIR
-from slm_helpers._processor import describe_machine
-from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
+from slm_helpers.models.saved import SavedModel, load_pretrained
 from slm_helpers.recipes.public_questions import load_question_rows
-from slm_helpers.tasks.base import keep_scores, metrics_of, round_to_half, size_of
+from slm_helpers.recipes.publishing import keep_scores, model_card, publish_model, run_recipe, size_of
+from slm_helpers.tasks.base import metrics_of, round_to_half
 from slm_helpers.tasks.question_generation import CONTINUED_LEARNING_RATE, QuestionGenerator, new_generator, question_examples
 from slm_helpers.training.finetune import fit_examples
 
@@ -50,8 +48,8 @@ def load_rows() -> dict[str, list[dict[str, Any]]]:
     return {"sentences": sentences} | {split: rows.to_dict("records") for split, rows in tales.groupby("split")}
 
 
-def train_asker(rows: dict[str, list[dict[str, Any]]], *, base: SavedModel) -> tuple[SavedModel, pd.DataFrame]:
-    """Train both rounds; returns the writer and the history of both."""
+def train_question_generator(rows: dict[str, list[dict[str, Any]]], *, base: SavedModel) -> tuple[SavedModel, pd.DataFrame]:
+    """Train both rounds; returns the generator and the history of both."""
     keras.utils.set_random_seed(SEED)
     saved = new_generator(base, base.tokenizer)
     valid = question_examples(saved, rows["valid"], name="valid")
@@ -63,10 +61,10 @@ def train_asker(rows: dict[str, list[dict[str, Any]]], *, base: SavedModel) -> t
 
 
 def publish(out: Path | None = None) -> Path:
-    """Train the writer, measure it, and write the model folder."""
+    """Train the generator, measure it, and write the model folder."""
     rows = load_rows()
     started = time.perf_counter()
-    saved, history = train_asker(rows, base=load_pretrained(BASE))
+    saved, history = train_question_generator(rows, base=load_pretrained(BASE))
     seconds = time.perf_counter() - started
     round_to_half(saved)
     scores = QuestionGenerator.from_saved(saved).evaluate_frame(pd.DataFrame(rows["test"]))
@@ -74,57 +72,36 @@ def publish(out: Path | None = None) -> Path:
     about = {"task": "ask", "dataset": TALES, "split": "test", "train_rows": num_rows, "seed": SEED}
     keep_scores(scores.metrics, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))
     metrics = metrics_of(scores)
-    return save_model(
-        out or PRETRAINED_DIR / NAME,
-        saved.model,
-        tokenizer=saved.tokenizer,
-        task="ask",
-        settings=saved.settings | {"train_seconds": round(seconds, 1)},
-        metrics=metrics,
-        history=history,
-        card=_card(saved, rows, seconds, metrics),
-        weights_dtype="float16",
-    )
+    card = _card(saved, rows, seconds, metrics)
+    return publish_model(saved, NAME, out=out, seconds=seconds, metrics=metrics, history=history, card=card)
 
 
 def _card(saved: SavedModel, rows: dict[str, list[dict[str, Any]]], seconds: float, metrics: dict[str, dict[str, float]]) -> str:
-    """Return the model card in Markdown."""
-    lines = "\n".join(
-        f"| {metric} | {values['value']:.1f} | {values['ci_low']:.1f} to {values['ci_high']:.1f} |" for metric, values in metrics.items()
-    )
-    return f"""# {NAME}
-A recurrent writer of questions for English: given a passage and an answer that stands in it, it asks for that answer. Meant as a
-start: `slm finetune ask --base {NAME} --train my_questions.csv --out my_asker`.
-
-- **Network.** The layers of `{BASE}` read the sentence of the answer, then the answer, and go on with the question; attention looks
-  back at what was read, and may copy from there; {saved.model.count_params():,} weights, stored as float16.
-- **Data.** Round 1: {len(rows["sentences"]):,} sentences of Wikipedia with a question by a person (the pairs that Du, Shao and Cardie
+    return model_card(
+        NAME,
+        f"""A recurrent question generator for English: given a passage and an answer that stands in it, it asks for that answer. Meant
+as a start: `slm finetune ask --base {NAME} --train my_questions.csv --out my_asker`.""",
+        network=f"""The layers of `{BASE}` read the sentence of the answer, then the answer, and go on with the question; attention looks
+  back at what was read, and may copy from there; {saved.model.count_params():,} weights, stored as float16.""",
+        data=f"""Round 1: {len(rows["sentences"]):,} sentences of Wikipedia with a question by a person (the pairs that Du, Shao and Cardie
   made of the development part of SQuAD, CC BY-SA 4.0; no answers, small letters only) and {len(rows["train"]):,} questions on tales whose
   answer stands there (FairytaleQA, Apache 2.0). Round 2: the tales alone. {len(rows["valid"]):,} more questions on tales chose the
-  pass. No text of either is in the repository.
-- **Training.** {FIRST.epochs} + {SECOND.epochs} passes, Adam, seed {SEED}. Again from scratch:
-  `SLM_DATA_DIR=... python -m slm_helpers.recipes.train_question_generator`.
-- **Cost.** {seconds / 60:.0f} minutes ({describe_machine()}), Keras {keras.__version__}.
-
-## Scores
-On the {len(rows["test"]):,} questions of the official validation part whose answer stands in the text, which served as test, against
-the one question that a person asked for the same answer; 95 % bootstrap intervals over questions.
-
-| metric | value | 95 % interval |
-| --- | --- | --- |
-{lines}
-
-## Limits
-It has read tales and single sentences. Its questions are short, often vague, and sometimes do not lead to the answer that was meant,
-or have no answer at all: a person should choose among them before learners see them.
-"""
+  pass. No text of either is in the repository.""",
+        training=f"""{FIRST.epochs} + {SECOND.epochs} passes, Adam, seed {SEED}. Again from scratch:
+  `SLM_DATA_DIR=... python -m slm_helpers.recipes.train_question_generator`.""",
+        seconds=seconds,
+        scored=f"""On the {len(rows["test"]):,} questions of the official validation part whose answer stands in the text, which served as
+test, against the one question that a person asked for the same answer; 95 % bootstrap intervals over questions.""",
+        metrics=metrics,
+        digits=1,
+        limits="""It has read tales and single sentences. Its questions are short, often vague, and sometimes do not lead to the answer that
+was meant, or have no answer at all: a person should choose among them before learners see them.""",
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m slm_helpers.recipes.train_question_generator", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help=f"the model folder (default data/pretrained/{NAME})")
-    print(f"Written: {publish(parser.parse_args(arguments).out)}")
+    run_recipe(publish, arguments, module="train_question_generator", doc=__doc__, name=NAME)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,16 @@ Two rounds, on top of the base model, whose layers stay as they are: questions m
 then the questions that people asked about the tales. Scores of the reader and of the baseline go into data/results/public.csv.
 """
 
-import argparse
 import time
 from pathlib import Path
 
 from slm_helpers._backend import keras
-from slm_helpers._paths import PRETRAINED_DIR
-from slm_helpers._processor import describe_machine
 from slm_helpers.baselines.extractive_qa import SpanBaseline
 from slm_helpers.data.loading import load_dataset
-from slm_helpers.data.results import read_results
 from slm_helpers.metrics.question_answering import answer_table
-from slm_helpers.models.saved import SavedModel, load_pretrained, save_model
-from slm_helpers.tasks.base import keep_scores, metrics_of, round_to_half, size_of
+from slm_helpers.models.saved import SavedModel, load_pretrained
+from slm_helpers.recipes.publishing import keep_scores, known_models, model_card, publish_model, run_recipe, size_of
+from slm_helpers.tasks.base import metrics_of, round_to_half
 from slm_helpers.tasks.cloze import make_cloze
 from slm_helpers.tasks.extractive_qa import ExtractiveQA, finish_reader, fit_reader, new_reader
 from slm_helpers.tasks.reading import Reading, answer_examples
@@ -88,67 +85,43 @@ def publish(out: Path | None = None) -> Path:
     round_to_half(saved)
     scores = ExtractiveQA.from_saved(saved).evaluate_frame(test)
     keep_scores(scores.metrics, about | {"model": NAME, "train_seconds": seconds} | size_of(saved))
-    known = read_results("public")
-    if not ((known["dataset"] == TALES) & (known["model"] == BASELINE)).any():
+    if (BASELINE, str(SEED)) not in known_models(TALES):
         started = time.perf_counter()
         fitted = SpanBaseline().fit(*(train[name].tolist() for name in ("context", "question", "answer")))
         seconds_baseline = time.perf_counter() - started
         found = fitted.predict(test["context"].tolist(), test["question"].tolist())
         keep_scores(answer_table(test["answer"].tolist(), found), about | {"model": BASELINE, "train_seconds": seconds_baseline})
     metrics = metrics_of(scores)
-    return save_model(
-        out or PRETRAINED_DIR / NAME,
-        saved.model,
-        tokenizer=saved.tokenizer,
-        task="answer",
-        labels=[],
-        settings=saved.settings | {"train_seconds": round(seconds, 1)},
-        metrics=metrics,
-        history=history,
-        card=_card(saved, questions, seconds, metrics),
-        weights_dtype="float16",
-    )
+    card = _card(saved, questions, seconds, metrics)
+    return publish_model(saved, NAME, out=out, seconds=seconds, metrics=metrics, history=history, card=card)
 
 
 def _card(saved: SavedModel, questions: pd.DataFrame, seconds: float, metrics: dict[str, dict[str, float]]) -> str:
-    """Return the model card in Markdown."""
-    asked = questions[questions["answer"] != ""]["split"].value_counts()
-    lines = "\n".join(
-        f"| {metric} | {values['value']:.3f} | {values['ci_low']:.3f} to {values['ci_high']:.3f} |" for metric, values in metrics.items()
-    )
-    return f"""# {NAME}
-A recurrent reader for English: it finds the answer to a question in a passage, or says that there is none. Meant as a start:
-`slm finetune answer --base {NAME} --train my_questions.csv --out my_reader`.
-
-- **Network.** The layers of `{BASE}`, attention from passage to question, two GRUs over the words of the passage;
-  {saved.model.count_params():,} weights, stored as float16.
-- **Data.** Round 1: {sum(NUM_CLOZE.values()):,} questions made of sentences with a gap, from Wikipedia articles (CC BY-SA 3.0) and
-  tales. Round 2: {asked["train"]:,} questions that people asked about {questions["story"].nunique()} tales and whose answer stands
+    num_rows = questions[questions["answer"] != ""]["split"].value_counts()
+    return model_card(
+        NAME,
+        f"""A recurrent reader for English: it finds the answer to a question in a passage, or says that there is none. Meant as a start:
+`slm finetune answer --base {NAME} --train my_questions.csv --out my_reader`.""",
+        network=f"""The layers of `{BASE}`, attention from passage to question, two GRUs over the words of the passage;
+  {saved.model.count_params():,} weights, stored as float16.""",
+        data=f"""Round 1: {sum(NUM_CLOZE.values()):,} questions made of sentences with a gap, from Wikipedia articles (CC BY-SA 3.0) and
+  tales. Round 2: {num_rows["train"]:,} questions that people asked about {questions["story"].nunique()} tales and whose answer stands
   there ({TALES}, Apache 2.0), and as one in {round(1 / NONE_SHARE)} more the same question put to a part of the story that does
-  not answer it; {asked["valid"]:,} more questions chose the pass. No text of either is in the repository.
-- **Training.** {FIRST.epochs} + {SECOND.epochs} passes, Adam, seed {SEED}. Again from scratch:
-  `SLM_DATA_DIR=... python -m slm_helpers.recipes.train_reader`.
-- **Cost.** {seconds / 60:.0f} minutes ({describe_machine()}), Keras {keras.__version__}.
-
-## Scores
-On the {asked["test"]:,} questions of the official validation part whose answer stands in the text, which served as test; 95 %
-bootstrap intervals over questions.
-
-| metric | value | 95 % interval |
-| --- | --- | --- |
-{lines}
-
-## Limits
-It has read tales and short articles, and questions of who, what, where and why about them. It is often wrong, and not the less
-fluent for it, since it can only quote. Check what it quotes.
-"""
+  not answer it; {num_rows["valid"]:,} more questions chose the pass. No text of either is in the repository.""",
+        training=f"""{FIRST.epochs} + {SECOND.epochs} passes, Adam, seed {SEED}. Again from scratch:
+  `SLM_DATA_DIR=... python -m slm_helpers.recipes.train_reader`.""",
+        seconds=seconds,
+        scored=f"""On the {num_rows["test"]:,} questions of the official validation part whose answer stands in the text, which served as
+test; 95 % bootstrap intervals over questions.""",
+        metrics=metrics,
+        limits="""It has read tales and short articles, and questions of who, what, where and why about them. It is often wrong, and not the
+less fluent for it, since it can only quote. Check what it quotes.""",
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m slm_helpers.recipes.train_reader", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help=f"the model folder (default data/pretrained/{NAME})")
-    print(f"Written: {publish(parser.parse_args(arguments).out)}")
+    run_recipe(publish, arguments, module="train_reader", doc=__doc__, name=NAME)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ One command, one fixed seed. It may be stopped at any time: the same command goe
 model and of the baselines go into data/results/public.csv; what stands there already is not measured again.
 """
 
-import argparse
 import dataclasses
 import re
 import time
@@ -16,15 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from slm_helpers._backend import keras
-from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR
-from slm_helpers._processor import describe_machine
+from slm_helpers._paths import RUNS_DIR
 from slm_helpers.baselines.translation import CopySource, PhraseLookup, build_translation_memory
 from slm_helpers.data.loading import load_dataset
-from slm_helpers.data.results import read_results
 from slm_helpers.metrics.translation import translation_table
-from slm_helpers.models.saved import SavedModel, save_model
-from slm_helpers.tasks.base import keep_scores, round_to_half, size_of
+from slm_helpers.models.saved import SavedModel
+from slm_helpers.recipes.publishing import keep_scores, known_models, model_card, publish_model, recipe_parser, size_of
+from slm_helpers.tasks.base import round_to_half
 from slm_helpers.tasks.translation import Translator, make_vocabulary
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.training.config import TrainConfig
@@ -143,8 +140,7 @@ def train_translator(work: Path, languages: tuple[str, ...], *, epochs: int, max
 def measure_baselines(language: str) -> None:
     """Score the baselines on the test split of one language, but for what is in the table."""
     dataset = f"tatoeba_en_{language}"
-    table = read_results("public")
-    known = set(table.loc[table["dataset"] == dataset, "model"])
+    known = {model for model, _ in known_models(dataset)}
     frame = load_dataset(dataset)
     train, test = (frame[frame["split"] == split] for split in ("train", "test"))
     for name, build in BASELINES.items():
@@ -198,65 +194,52 @@ def publish(work: Path, languages: tuple[str, ...], *, epochs: int, max_seconds:
     seconds = float(history["seconds"].iloc[-1])
     frame = load_pairs(languages)
     metrics = measure_translator(saved, name, frame, train_seconds=seconds)
-    return save_model(
-        out or PRETRAINED_DIR / name,
-        saved.model,
-        tokenizer=saved.tokenizer,
-        task="translate",
-        labels=saved.labels,
-        settings=saved.settings | {"training": dataclasses.asdict(TRAINING) | {"epochs": epochs}, "train_seconds": round(seconds, 1)},
+    return publish_model(
+        saved,
+        name,
+        out=out,
+        seconds=seconds,
         metrics=metrics,
         history=history,
         card=_card(name, saved, frame, history, epochs, metrics),
-        weights_dtype="float16",
+        settings={"training": dataclasses.asdict(TRAINING) | {"epochs": epochs}},
     )
 
 
 def _card(name: str, saved: SavedModel, frame: pd.DataFrame, history: pd.DataFrame, epochs: int, metrics: dict) -> str:
-    """Return the model card in Markdown."""
     counts = ", ".join(f"{int((frame['split'] == split).sum()):,} {split}" for split in ("train", "valid", "test"))
     into = ", ".join(NAMES[language] for language in saved.labels)
-    lines = "\n".join(
-        f"| {metric} | {values['value']:.1f} | {values['ci_low']:.1f} to {values['ci_high']:.1f} |" for metric, values in metrics.items()
-    )
     command = "" if saved.labels == ["es"] else " " + " ".join(saved.labels)
-    return f"""# {name}
-A recurrent translator from English into {into}: `slm translate "Hello, how are you?" --to {saved.labels[0]} --model {name}`.
-
-- **Network.** Encoder of two GRUs of {NETWORK["encoder_units"]} units, one from each side; decoder GRU of {NETWORK["units"]} units with
-  attention behind it and a second GRU above; one vocabulary of {saved.tokenizer.vocab_size:,} byte-level BPE tokens for all languages;
-  {saved.model.count_params():,} weights, stored as float16.
-- **Data.** Tatoeba sentence pairs (CC BY 2.0 FR; Tatoeba contributors, selected by manythings.org): {counts} pairs; an English sentence
-  stands in one split only. No text of them is in the repository. The bundled pairs of train (CC0) are among those of train,
-  and {NUM_JOINED:,} more for each language were made by joining two short ones with a comma.
-- **Training.** {history["epoch"].max():.1f} of {epochs} passes, batches of about {TRAINING.batch_size} pairs, Muon at
+    return model_card(
+        name,
+        f'A recurrent translator from English into {into}: `slm translate "Hello, how are you?" --to {saved.labels[0]} --model {name}`.',
+        network=f"""Encoder of two GRUs of {NETWORK["encoder_units"]} units, one from each side; decoder GRU of {NETWORK["units"]} units
+  with attention behind it and a second GRU above; one vocabulary of {saved.tokenizer.vocab_size:,} byte-level BPE tokens for all languages;
+  {saved.model.count_params():,} weights, stored as float16.""",
+        data=f"""Tatoeba sentence pairs (CC BY 2.0 FR; Tatoeba contributors, selected by manythings.org): {counts} pairs; an English
+  sentence stands in one split only. No text of them is in the repository. The bundled pairs of train (CC0) are among those of train,
+  and {NUM_JOINED:,} more for each language were made by joining two short ones with a comma.""",
+        training=f"""{history["epoch"].max():.1f} of {epochs} passes, batches of about {TRAINING.batch_size} pairs, Muon at
   {TRAINING.learning_rate:g}, label smoothing {TRAINING.label_smoothing:g}, seed {SEED}.
-  Again from scratch: `SLM_DATA_DIR=... python -m slm_helpers.recipes.train_translator{command}`.
-- **Cost.** {history["seconds"].iloc[-1] / 60:.0f} minutes ({describe_machine()}), Keras {keras.__version__}.
-
-## Scores
-On the whole test split, beam of {saved.settings["beam_size"]}, one reference each; 95 % bootstrap intervals over sentences. BLEU and
-chrF as sacrebleu counts them (13a tokens, Chinese by characters; chrF2), cased.
-
-| metric | value | 95 % interval |
-| --- | --- | --- |
-{lines}
-
-## Limits
-It has read short everyday sentences, many of them about Tom, by many hands: of other topics, long sentences, names and numbers it is
-unsure, and it says something fluent all the same. English "you" becomes whatever form was commoner. Nobody has read its output for
-harm or prejudice. Do not rely on it where a wrong word matters.
-"""
+  Again from scratch: `SLM_DATA_DIR=... python -m slm_helpers.recipes.train_translator{command}`.""",
+        seconds=float(history["seconds"].iloc[-1]),
+        scored=f"""On the whole test split, beam of {saved.settings["beam_size"]}, one reference each; 95 % bootstrap intervals over
+sentences. BLEU and chrF as sacrebleu counts them (13a tokens, Chinese by characters; chrF2), cased.""",
+        metrics=metrics,
+        digits=1,
+        limits="""It has read short everyday sentences, many of them about Tom, by many hands: of other topics, long sentences, names and
+numbers it is unsure, and it says something fluent all the same. English "you" becomes whatever form was more frequent. Nobody has read
+its output for harm or prejudice. Do not rely on it where a wrong word matters.""",
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m slm_helpers.recipes.train_translator", description=__doc__.splitlines()[0])
+    parser = recipe_parser("train_translator", __doc__, "slm-en-...")
     parser.add_argument("languages", nargs="*", metavar="LANGUAGE", help=f"to translate into, of {', '.join(LANGUAGES)} (default es)")
     parser.add_argument("--epochs", type=int, default=12, help="passes over the pairs (default 12)")
     parser.add_argument("--max-seconds", type=float, default=0.0, help="end the training after this time (default: no limit)")
     parser.add_argument("--work", type=Path, help="folder of vocabulary and checkpoints (default runs/translate_LANGUAGES)")
-    parser.add_argument("--out", type=Path, help="the model folder (default data/pretrained/slm-en-...)")
     options = parser.parse_args(arguments)
     languages = tuple(language for language in LANGUAGES if language in (options.languages or ["es"]))
     unknown = [language for language in options.languages if language not in LANGUAGES]

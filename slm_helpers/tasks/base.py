@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from slm_helpers._processor import describe_machine
-from slm_helpers.data.results import write_results
 from slm_helpers.models.folders import model_folder, read_licence
 from slm_helpers.text.hashing import fit_ensemble_weights, fit_ngram_table, ngram_scores
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
@@ -374,23 +373,9 @@ def starting_tokenizer(base: SavedModel | None, texts: Iterable[str]) -> Tokeniz
     return base.tokenizer if base is not None else train_bpe_tokenizer(texts, vocab_size=SCRATCH_VOCAB_SIZE)
 
 
-def size_of(saved: SavedModel) -> dict[str, int]:
-    """Return num_parameters and size_bytes of a model for a table of results; the size as folders are written, in float16."""
-    size = 2 * sum(int(np.prod(weight.shape)) for weight in saved.model.weights)
-    return {"num_parameters": saved.model.count_params(), "size_bytes": size}
-
-
 def round_to_half(saved: SavedModel) -> None:
     """Round the weights to float16, as a model folder may hold them, so that what is scored is what will be loaded."""
     saved.model.set_weights([weight.astype("float16").astype("float32") for weight in saved.model.get_weights()])
-
-
-def keep_scores(scores: pd.DataFrame, about: dict[str, Any]) -> None:
-    """Write scores (metric, value and, where known, ci_low and ci_high) to the table of public results, and print them in a line."""
-    rows = scores.to_dict("records")
-    write_results("public", [about | {name: value for name, value in row.items() if value == value} for row in rows])
-    found = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in rows)
-    print(f"{about['dataset']:<22} {about['model']:<30} seed {about['seed']}  {found}  {about['train_seconds']:.0f} s", flush=True)
 
 
 def add_linear_head(

@@ -1,7 +1,7 @@
 """The public question generator: its data, and how questions are measured."""
 
 from slm_helpers.recipes import public_questions
-from slm_helpers.recipes import train_question_generator as train_asker
+from slm_helpers.recipes import train_question_generator as recipe
 
 import pandas as pd
 import pytest
@@ -27,7 +27,7 @@ def passages() -> pd.DataFrame:
     ],
 )
 def test_words_that_were_cut_apart_are_put_together_as_written(cut, written):
-    assert train_asker.as_written(cut) == written
+    assert recipe.as_written(cut) == written
 
 
 def test_questions_are_measured_once_on_passages_and_on_sentences(monkeypatch):

@@ -12,7 +12,7 @@ from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.layers import PointerGenerator
 from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel, load_model
-from slm_helpers.recipes import train_question_generator as train_asker
+from slm_helpers.recipes import train_question_generator as recipe
 from slm_helpers.tasks.question_generation import CONTINUED_LEARNING_RATE, QuestionGenerator, _best_question, gives_away, question_examples
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.batches import Examples
@@ -294,11 +294,11 @@ def test_the_public_writer_is_trained_measured_and_written(toy, tmp_path, monkey
     _, base, frame = toy
     tales = frame.assign(answer_start=[row["context"].index(row["answer"]) for row in frame.to_dict("records")])
     pairs = frame.assign(answer="", context="the cat sat on the mat .", question="what did the cat sit on ?")
-    monkeypatch.setattr(train_asker, "load_question_rows", {train_asker.TALES: tales, train_asker.SENTENCES: pairs}.__getitem__)
-    monkeypatch.setattr(train_asker, "load_pretrained", lambda name: base)
-    monkeypatch.setattr(train_asker, "FIRST", TOY)
+    monkeypatch.setattr(recipe, "load_question_rows", {recipe.TALES: tales, recipe.SENTENCES: pairs}.__getitem__)
+    monkeypatch.setattr(recipe, "load_pretrained", lambda name: base)
+    monkeypatch.setattr(recipe, "FIRST", TOY)
     monkeypatch.setattr(results, "RESULTS_DIR", tmp_path / "results")
-    train_asker.main(["--out", str(tmp_path / "model")])
+    recipe.main(["--out", str(tmp_path / "model")])
     table = results.read_results("public")
     assert set(table["model"]) == {"slm-asker-en"} and set(table["metric"]) == {"bleu", "chrf"} and set(table["train_rows"]) == {16 + 12}
     saved = load_model(tmp_path / "model", task="ask")
