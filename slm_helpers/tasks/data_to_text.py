@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from slm_helpers._checks import check_positive
-from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
+from slm_helpers.metrics.data_to_text import count_slot_errors, invented_terms, slot_error_table
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.tasks.base import Evaluation, Task
-from slm_helpers.text.records import LETTERS, Record, delexicalise, fill, invented_terms, parse_facts, states
+from slm_helpers.text.records import LETTERS, Record, delexicalise, fill, parse_facts, states
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
 

@@ -1,11 +1,11 @@
-"""Facts and the texts that state them: parse a record, put placeholders for its values and fill them again, count slot errors.
+"""Facts and the texts that state them: parse a record, put placeholders for its values and fill them again.
 
 A record is written as `name: Aurora | price: 20 euros`, or, where facts are about several things, as triples
 `Alan Bean : crew member of : Apollo 12 | ...`. Each value has a letter; *delexicalised* text holds `#A` where value A stands.
 
 Reference:
-    Wen et al. (2015), "Semantically Conditioned LSTM-based Natural Language Generation ...", arXiv:1508.01745 (delexicalised text,
-    slot error rate); Gardent et al. (2017), "The WebNLG Challenge" (triples).
+    Wen et al. (2015), "Semantically Conditioned LSTM-based Natural Language Generation ...", arXiv:1508.01745 (delexicalised
+    text); Gardent et al. (2017), "The WebNLG Challenge" (triples).
 """
 
 import re
@@ -13,12 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_PLACEHOLDER = re.compile(r"#([A-Za-z])(?![A-Za-z])")
-_NUMBER = re.compile(r"(?<![\w#])\d+(?:[.,:]\d+)*")
-_NAME = re.compile(r"(?<!\w)[A-Z][\w'-]*")
-_DAYS = {"Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"}
-_MONTHS = {"January", "February", "March", "April", "June", "July", "August", "September", "October", "November", "December"}  # not May
-_SMALL = {"I", "I'm", "I'll", "I've", "I'd", "A", "The"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def _check_number(num_values: int) -> None:
 
 def states(text: str, value: str) -> bool:
     """Whether a value stands in a text word for word, letter case and the kind of spaces aside."""
-    return _pattern(value).search(text) is not None
+    return value_pattern(value).search(text) is not None
 
 
 def delexicalise(text: str, record: Record, *, copied: Sequence[bool] | None = None) -> str:
@@ -120,7 +114,7 @@ def delexicalise(text: str, record: Record, *, copied: Sequence[bool] | None = N
     # The longest first: a price may hold another value. What is replaced is kept out of reach as a private sign until the end.
     for place in sorted(range(len(record.contents)), key=lambda place: -len(record.contents[place])):
         if copied is None or copied[place]:
-            text = _pattern(record.contents[place]).sub(chr(0xE000 + place), text)
+            text = value_pattern(record.contents[place]).sub(chr(0xE000 + place), text)
     text = re.sub("[\ue000-\uf8ff]", lambda found: f"#{record.letters[ord(found.group()) - 0xE000]}", text)
     return re.sub(r"\b([Aa])n (?=#[A-Za-z]\b)", r"\1 ", text)
 
@@ -148,33 +142,8 @@ def fill(text: str, record: Record) -> str:
     return re.sub(r"(?:\b([Aa]) )?#([A-Za-z])(?![A-Za-z])", put, text)
 
 
-def missing_values(text: str, record: Record) -> list[str]:
-    """Return the values of a record that do not stand in a text."""
-    return [value for value in record.contents if not states(text, value)]
-
-
-def invented_terms(text: str, record: Record) -> list[str]:
-    """Return what a text adds to a record: numbers, days, months, names inside sentences, and placeholders without a value.
-
-    A name is a word with a capital that does not begin a sentence; it counts as invented if it stands in no value and no name
-    of a fact.
-    """
-    known = " ".join((*record.contents, *record.names)).lower()
-    known_words = set(re.findall(r"[\w'-]+", known))
-    found = [placeholder.group() for placeholder in _PLACEHOLDER.finditer(text)]
-    rest = _PLACEHOLDER.sub("~", text)
-    for value in sorted(record.contents, key=len, reverse=True):
-        rest = _pattern(value).sub("~", rest)
-    found += [number.group() for number in _NUMBER.finditer(rest) if number.group() not in known]
-    for name in _NAME.finditer(rest):
-        word = name.group().removesuffix("'s")
-        begins = not rest[: name.start()].strip(" \"'(") or re.search(r"[.!?:]['\")]?\s+['\"(]?$", rest[: name.start()])
-        if word.removesuffix("s") in _DAYS | _MONTHS or (not begins and word not in _SMALL and word.lower() not in known_words):
-            found.append(word)
-    return found
-
-
-def _pattern(value: str) -> re.Pattern:
+def value_pattern(value: str) -> re.Pattern:
+    """Return a pattern of a value as whole words, letter case and the kind of spaces aside."""
     words = r"\s+".join(re.escape(word) for word in value.split())
     # A value that begins or ends with a sign needs no end of word there.
     start = r"(?<!\w)" if value[:1].isalnum() else ""

@@ -1,8 +1,8 @@
 """Slot errors, counted by hand and on the bundled texts."""
 
 from slm_helpers.data.loading import load_dataset
-from slm_helpers.metrics.data_to_text import count_slot_errors, slot_error_table
-from slm_helpers.text.records import delexicalise, fill, invented_terms, missing_values, parse_facts
+from slm_helpers.metrics.data_to_text import count_slot_errors, invented_terms, missing_values, slot_error_table
+from slm_helpers.text.records import delexicalise, fill, parse_facts
 
 LAMP = "name: Aurora | type: desk lamp | price: 20 euros"
 

@@ -7,11 +7,12 @@ from slm_helpers.cli import main
 from slm_helpers.data import results
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.generation.constrained import PlaceholderConstraint
+from slm_helpers.metrics.data_to_text import missing_values
 from slm_helpers.recipes import public_data_to_text as public_writing
 from slm_helpers.recipes import public_results as public
 from slm_helpers.tasks import data_to_text
 from slm_helpers.tasks.data_to_text import DataToText, _learn_settings, best_candidate, tones_of
-from slm_helpers.text.records import delexicalise, missing_values, parse_facts
+from slm_helpers.text.records import delexicalise, parse_facts
 
 import numpy as np
 import pandas as pd
