@@ -1,33 +1,17 @@
-"""Questions on a passage without a network: the sentence of an answer, a question made of it by a template, answers to ask for.
+"""Questions on a passage without a network: a template fills the sentence of an answer, and rules choose answers to ask for.
 
 What a network learns to ask is in `slm_helpers.tasks.question_generation`.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from slm_helpers.text.sentences import enclosing_sentence
 from slm_helpers.text.words import FUNCTION_WORDS, split_words
 
-import numpy as np
-
-MAX_WORDS = 128  # of a sentence, or of a context without an answer, that a question is asked of
 _MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
 _DAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _PLACE_WORDS = {"in", "at", "near", "from", "on", "to"}
 _PERSON = re.compile(r"^(mr|mrs|miss|ms|dr|captain|king|queen|professor|uncle|aunt|old)\b", re.IGNORECASE)
-
-
-def sentence_of(context: str, start: int, end: int) -> tuple[str, int]:
-    """Return the sentence of a passage in which the characters from `start` to `end` stand, and where it begins."""
-    words = split_words(context)
-    if not len(words.forms):
-        return context, 0
-    first = int(np.searchsorted(words.places[:, 1], start, side="right"))
-    last = max(first, int(np.searchsorted(words.places[:, 0], end, side="left")) - 1)
-    inside = np.flatnonzero((words.sentences >= words.sentences[first]) & (words.sentences <= words.sentences[last]))
-    begin = int(words.places[inside[0], 0])
-    return context[begin : int(words.places[inside[-1], 1])], begin
 
 
 def template_question(context: str, answer: str, answer_start: int) -> str:
@@ -41,13 +25,13 @@ def template_question(context: str, answer: str, answer_start: int) -> str:
     """
     if not answer or context[answer_start : answer_start + len(answer)] != answer:
         raise ValueError(f"The answer {answer!r:.60} does not stand at character {answer_start} of its passage.")
-    sentence, begin = sentence_of(context, answer_start, answer_start + len(answer))
+    sentence, begin = enclosing_sentence(context, answer_start, answer_start + len(answer))
     before = sentence[: answer_start - begin].rstrip()
     after = sentence[answer_start - begin + len(answer) :].rstrip(" .!?;:\"'")
-    asked = _question_word(answer, before)
-    if asked in ("when", "where") and before.split()[-1:] and before.split()[-1].lower() in _PLACE_WORDS:
+    question_word = _question_word(answer, before)
+    if question_word in ("when", "where") and before.split()[-1:] and before.split()[-1].lower() in _PLACE_WORDS:
         before = before[: -len(before.split()[-1])].rstrip()  # "in when" is no English
-    question = " ".join(part for part in (before, asked, after.lstrip()) if part)
+    question = " ".join(part for part in (before, question_word, after.lstrip()) if part)
     question = re.sub(r"\s+([,;:])", r"\1", question)
     return question[:1].upper() + question[1:] + "?"
 
@@ -78,31 +62,6 @@ def candidate_answers(context: str, *, num_answers: int = 5, max_words: int = 4)
             taken.add(context[start:end].lower())
             best.append((context[start:end], start))
     return best[:num_answers]
-
-
-def asked_sentence(row: Mapping[str, Any]) -> str:
-    """Return what a question is asked of: the sentence in which the answer stands or, without an answer, the whole context.
-
-    Of more than MAX_WORDS words those around the answer are taken, or the first.
-
-    Args:
-        row: With context, answer ("" for none) and answer_start, its first character in the context.
-    """
-    if not row["answer"]:
-        return _words_around(row["context"], 0, 0)
-    start = int(row["answer_start"])
-    sentence, begin = sentence_of(row["context"], start, start + len(row["answer"]))
-    return _words_around(sentence, start - begin, start - begin + len(row["answer"]))
-
-
-def _words_around(text: str, start: int, end: int) -> str:
-    """Return MAX_WORDS words of a text, or all, with the characters from `start` to `end` in their middle."""
-    places = split_words(text).places
-    if len(places) <= MAX_WORDS:
-        return text
-    middle = int(np.searchsorted(places[:, 0], (start + end) / 2))
-    first = min(max(0, middle - MAX_WORDS // 2), len(places) - MAX_WORDS)
-    return text[places[first, 0] : places[first + MAX_WORDS - 1, 1]]
 
 
 def _question_word(answer: str, before: str) -> str:

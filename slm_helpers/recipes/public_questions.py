@@ -4,13 +4,14 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from slm_helpers.baselines.question_generation import asked_sentence, template_question
+from slm_helpers.baselines.question_generation import template_question
 from slm_helpers.baselines.translation import build_translation_memory
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.models.saved import load_pretrained
 from slm_helpers.recipes.publishing import size_of
 from slm_helpers.tasks.question_generation import QuestionGenerator
+from slm_helpers.text.sentences import source_sentence
 from slm_helpers.training.config import TrainConfig
 
 import pandas as pd
@@ -46,11 +47,11 @@ def measure_questions(
     wanted = [row["question"] for row in test]
     about = {"task": "ask", "dataset": name, "split": "test", "train_rows": len(train)}
     baselines = {
-        "the sentence": lambda: [asked_sentence(row) for row in test],
+        "the sentence": lambda: [source_sentence(row) for row in test],
         "nearest question": lambda: (
             build_translation_memory()
-            .fit([asked_sentence(row) for row in train], [row["question"] for row in train])
-            .predict([asked_sentence(row) for row in test])
+            .fit([source_sentence(row) for row in train], [row["question"] for row in train])
+            .predict([source_sentence(row) for row in test])
         ),
     }
     if test[0]["answer"]:

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from slm_helpers.baselines.question_generation import asked_sentence
 from slm_helpers.metrics.translation import translation_table
 from slm_helpers.tasks.base import Evaluation, Task, starting_tokenizer
 from slm_helpers.tasks.reading import find_answer, warn_of
+from slm_helpers.text.sentences import source_sentence
 from slm_helpers.training.config import TrainConfig
 
 import numpy as np
@@ -264,7 +264,7 @@ def _of_what(answers: bool) -> str:
 
 def _prompt(row: dict[str, Any]) -> str:
     answer = f"Answer: {row['answer']}\n" if row["answer"] else ""
-    return f"{' '.join(asked_sentence(row).split())}\n{answer}Question:"
+    return f"{' '.join(source_sentence(row).split())}\n{answer}Question:"
 
 
 def _encode(saved: SavedModel, prompt: str) -> np.ndarray:
