@@ -18,7 +18,7 @@ def test_shortened_text_keeps_its_first_words_as_written():
         shorten("text", 0)
 
 
-def test_distinct_share_by_hand():
+def test_distinct_n_by_hand():
     assert distinct_n(["a cat and a dog"], 1) == pytest.approx(4 / 5)
     # Pairs: a b, b a, a b | a b: two different ones of four, over both texts.
     assert distinct_n(["a b a b", "A b"], 2) == pytest.approx(2 / 4)
@@ -26,7 +26,7 @@ def test_distinct_share_by_hand():
         distinct_n(["one two"], 3)
 
 
-def test_repeated_share_counts_within_one_text():
+def test_rep_n_counts_within_one_text():
     assert rep_n("a b c d e f g h") == 0
     assert rep_n("a b c d a b c d") == pytest.approx(1 / 5)
     assert rep_n("x " * 40) > 0.9
