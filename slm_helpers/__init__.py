@@ -27,12 +27,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Public names and where they stand; each is loaded when it is first asked for (PEP 562), so that importing the package costs nothing.
 _PUBLIC = {
+    "ClosedBookQA": "tasks.closed_book_qa",
+    "DataToText": "tasks.data_to_text",
+    "ExtractiveQA": "tasks.extractive_qa",
     "IntentSlotParser": "tasks.intent_slot",
     "KeywordSpotter": "tasks.keyword_spotting",
     "KnowledgeTracer": "tasks.knowledge_tracing",
+    "LanguageModel": "tasks.language_modelling",
+    "QuestionGenerator": "tasks.question_generation",
     "TextClassifier": "tasks.text_classification",
     "TextGenerator": "generation.generator",
     "TokenTagger": "tasks.token_classification",
+    "Translator": "tasks.translation",
     "describe_problems": "data.checks",
     "list_datasets": "data.loading",
     "load": "tasks",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from slm_helpers._processor import describe_machine
-from slm_helpers.models.folders import model_folder, read_licence
+from slm_helpers.models.folders import model_folder, read_config, read_licence
 from slm_helpers.text.hashing import fit_ensemble_weights, fit_ngram_table, ngram_scores
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
@@ -65,6 +65,7 @@ class Task(BaseEstimator):
     default_base: ClassVar[str | None] = "slm-base-en"
     base_tasks: ClassVar[tuple[str, ...]] = ("lm",)  # tasks that a base may be of
     default_config: ClassVar[TrainConfig] = TrainConfig()
+    scratch_config: ClassVar[TrainConfig | None] = None  # without a base, where other settings are better then
 
     # To be filled in by a task.
 
@@ -141,14 +142,20 @@ class Task(BaseEstimator):
         started = time.perf_counter()
         frame = self._with_columns(frame)
         self.check_frame(frame)
-        config, base = self.training_config(), self._open_base()
+        config = self.training_config()
+        self.check_base()
+        base = self._open_base()
         from slm_helpers._backend import keras
+
+        if config.max_seconds:
+            config = replace(config, max_seconds=max(0.01, config.max_seconds - (time.perf_counter() - started)))
 
         keras.utils.set_random_seed(self.seed)
         rows = frame[frame["split"] != "test"]
         self.saved_, self.history_ = self._train(
             rows, base=base, config=config, keep_valid=keep_valid, checkpoint_dir=checkpoint_dir, callbacks=callbacks
         )
+        _check_converged(self.saved_, self.history_)
         if self.get_params(deep=False).get("ngrams"):
             self.saved_ = self._with_linear_model(rows, keep_valid=keep_valid)
         start = "random weights" if base is None else base.folder.name if base.folder is not None else "a given model"
@@ -246,9 +253,16 @@ class Task(BaseEstimator):
             raise NotFittedError(f"This {name} has learned nothing yet. Call fit first, or open a model folder with {name}.load(folder).")
         return self.saved_
 
+    def is_given(self, name: str) -> bool:
+        """Return whether a setting of the training was given, so that the task may not choose another value."""
+        return getattr(self._given_config(), name) is not None
+
     def training_config(self) -> TrainConfig:
         """Return the settings of the training: what was given, and the task's own for the rest."""
-        return self._given_config().with_defaults(self.default_config)
+        given = self._given_config()
+        if self.scratch_config is not None and self.get_params(deep=False).get("base") is None:
+            given = given.with_defaults(self.scratch_config)
+        return given.with_defaults(self.default_config)
 
     def _given_config(self) -> TrainConfig:
         """Return the settings that were given, None for the rest."""
@@ -261,20 +275,33 @@ class Task(BaseEstimator):
             given["class_weight"] = "balanced"
         return replace(params.get("config") or TrainConfig(), seed=self.seed, **given)
 
-    def _open_base(self) -> SavedModel | None:
+    def check_base(self) -> None:
+        """Raise ValueError or FileNotFoundError if the base is no model that this task can start from; Keras is not loaded for it."""
         base = self.get_params(deep=False).get("base")
         if base is None:
-            return None
+            return
+        task = read_config(model_folder(base))["task"] if isinstance(base, str | Path) else base.task
+        if task not in self.base_tasks:
+            raise ValueError(
+                f"The base is a model for the task {task!r}, but {type(self).__name__} starts from a model for "
+                f"{' or '.join(map(repr, self.base_tasks))}, or from random weights (base=None, in the shell --base none)."
+            )
+
+    def base_tokenizer(self) -> Tokenizer | None:
+        """Return the tokeniser of the base, None without one; Keras is not loaded for it."""
+        base = self.get_params(deep=False).get("base")
+        if isinstance(base, str | Path):
+            return Tokenizer.load(model_folder(base) / "tokenizer.json")
+        return base._fitted().tokenizer if isinstance(base, Task) else base and base.tokenizer
+
+    def _open_base(self) -> SavedModel | None:
+        base = self.get_params(deep=False).get("base")
         if isinstance(base, Task):
-            base = base._fitted()
-        elif isinstance(base, str | Path):
+            return base._fitted()
+        if isinstance(base, str | Path):
             from slm_helpers.models.saved import load_model
 
-            base = load_model(model_folder(base))
-        if base.task not in self.base_tasks:
-            raise ValueError(
-                f"The base is a model for the task {base.task!r}, but {type(self).__name__} starts from {' or '.join(self.base_tasks)}."
-            )
+            return load_model(model_folder(base))
         return base
 
     def _rows(self, X: Any) -> list[dict[str, Any]]:
@@ -338,6 +365,21 @@ def metrics_of(scores: Evaluation) -> dict[str, dict[str, float]]:
         row["metric"]: {name: round(float(row[name]), 6) for name in ("value", "ci_low", "ci_high") if not np.isnan(row[name])}
         for row in scores.metrics.to_dict("records")
     }
+
+
+def _check_converged(saved: SavedModel, history: pd.DataFrame) -> None:
+    """Raise FloatingPointError if the network is far worse than a guess among all its outputs: there is nothing to keep of it."""
+    choices = saved.model.output_shape[-1] if isinstance(saved.model.output_shape, tuple) else None
+    if not len(history) or not isinstance(choices, int) or choices < 2 or saved.settings.get("head_only"):
+        return
+    split = "valid" if (history["split"] == "valid").any() else "train"
+    losses = history.loc[history["split"] == split, "loss_nats"]
+    loss = losses.min() if split == "valid" else losses.iloc[-1]
+    if loss > 2 * np.log(choices) + 1:
+        raise FloatingPointError(
+            f"The training diverged: the loss on {split} is {loss:.1f} nats, and a blind guess has {np.log(choices):.1f}. "
+            f"Lower the learning rate (it was {history['learning_rate'].max():g} at most). Nothing was kept."
+        )
 
 
 def make_card(estimator: Task, name: str, *, sources: Sequence[str] = ()) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 256  # of a text that are read, unless the model's settings say otherwise
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base: few rows do not fill a larger one
 _ENSEMBLE_WEIGHTS = (0.7, 2.0)  # of network and linear model where there is no valid part to fit them
+_LEAST_SECONDS = 5.0  # that compiling a training step takes: with less left, the linear probe has to do
 FEW_ROWS = 2000  # of train; with no more than these a linear probe of the base is tried too
 
 
@@ -96,6 +100,15 @@ class TextClassifier(ClassifierMixin, Task):
         """Raise ValueError if train has one class only, or another split has a label that train lacks."""
         check_labels(frame)
 
+    def notes(self, frame: pd.DataFrame) -> list[str]:
+        """Return how many texts are longer than what the network reads."""
+        tokenizer = self.base_tokenizer()
+        lengths = [] if tokenizer is None else [len(ids) for ids in tokenizer.encode_batch(frame["text"].tolist())]
+        longer = sum(length > self.max_tokens - 1 for length in lengths)
+        if not longer:
+            return []
+        return [f"{longer:,} of {len(lengths):,} texts are longer than {self.max_tokens} tokens: the network does not read their middle."]
+
     def predict(self, X: Any) -> np.ndarray:
         """Return a class for each text, of the type of the labels in training: shape (num_texts,)."""
         best = self.predict_proba(X).argmax(axis=1)
@@ -144,6 +157,7 @@ class TextClassifier(ClassifierMixin, Task):
         from slm_helpers.training.batches import encode_texts
         from slm_helpers.training.classification import fit_classifier, fit_head
 
+        started = time.perf_counter()
         classes = np.unique(frame.loc[frame["split"] == "train", "label"].to_numpy())
         kind, labels = classes.dtype.kind, [str(value) for value in classes]
         frame = frame.assign(label=frame["label"].astype(str))
@@ -159,11 +173,15 @@ class TextClassifier(ClassifierMixin, Task):
             fit_head(model, ids["train"], codes["train"], balanced=config.class_weight == "balanced")
             probe, probe_accuracy = model.get_weights(), _accuracy(model, valid)
             model.set_weights(start)
-        asked = self.config is not None or any(value is not None for value in (self.epochs, self.batch_size, self.learning_rate))
-        if probe is None or valid is not None or asked:
-            options = {"config": config, "callbacks": callbacks or (), "checkpoint_dir": checkpoint_dir}
+        asked = any(self.is_given(name) for name in ("epochs", "batch_size", "learning_rate"))
+        seconds_left = config.max_seconds - (time.perf_counter() - started) if config.max_seconds else math.inf
+        trained = probe is None or ((valid is not None or asked) and seconds_left > _LEAST_SECONDS)
+        if trained:
+            # The linear model needs some of the time too.
+            limit = {} if seconds_left == math.inf else {"max_seconds": max(0.01, (0.8 if self.ngrams else 1) * seconds_left)}
+            options = {"config": replace(config, **limit), "callbacks": callbacks, "checkpoint_dir": checkpoint_dir}
             history = fit_classifier(model, ids["train"], codes["train"], *(valid or (None, None)), **options)
-        head_only = probe is not None and (probe_accuracy >= _accuracy(model, valid) if valid is not None else not asked)
+        head_only = probe is not None and (not trained or (valid is not None and probe_accuracy >= _accuracy(model, valid)))
         if head_only:
             model.set_weights(probe)
         settings = {"max_tokens": self.max_tokens, "head_only": head_only, "label_kind": "str" if kind in "OUS" else kind}

@@ -88,8 +88,8 @@ def test_nothing_in_gives_nothing_out(fitted):
         (lambda model: model.evaluate(["good"]), ValueError, "'label' is missing"),
         (lambda model: model.evaluate(["good"], [3]), ValueError, "label '3' is unknown"),
         (lambda model: TextClassifier().predict(["good"]), ValueError, "has learned nothing yet"),
-        (lambda model: TextClassifier(base="no/such").fit(TEXTS, STARS), FileNotFoundError, "no such model folder"),
-        (lambda model: TextClassifier(base=model).fit(TEXTS, STARS), ValueError, "starts from lm"),
+        (lambda model: TextClassifier(base="no/such").fit(TEXTS, STARS), FileNotFoundError, "neither a model folder nor a pretrained"),
+        (lambda model: TextClassifier(base=model).fit(TEXTS, STARS), ValueError, "starts from a model for 'lm'"),
     ],
 )
 def test_mistakes_are_told(fitted, call, error, message):
@@ -112,3 +112,32 @@ def test_the_card_has_rows_licence_of_the_base_and_scores(fitted, tmp_path):
     again = TextClassifier.load(tmp_path / "model")
     assert "free for research only" in again.saved_.settings["licence"] and again.saved_.metrics["accuracy"]["value"] == 1.0
     assert len(model.history_) == 0 and model.saved_.settings["head_only"]  # nothing would choose between it and a longer training
+
+
+def test_long_texts_are_told_before_the_training():
+    frame = pd.DataFrame({"text": ["short", "word " * 40, "word " * 9], "label": ["a", "b", "a"], "split": "train"})
+    assert TextClassifier(max_tokens=30).notes(frame) == ["1 of 3 texts are longer than 30 tokens: the network does not read their middle."]
+    assert TextClassifier(max_tokens=50).notes(frame) == TextClassifier(base=None, max_tokens=30).notes(frame) == []
+
+
+def test_with_little_time_the_linear_probe_has_to_do():
+    frame = pd.DataFrame({"text": TEXTS, "label": STARS, "split": ["train"] * 16 + ["valid"] * 8})
+    model = TextClassifier(epochs=3, max_seconds=0.5).fit_frame(frame)
+    assert model.saved_.settings["head_only"] and len(model.history_) == 0
+    assert model.score(TEXTS, STARS) == 1.0
+
+
+def test_features_that_are_kept_have_a_bound(monkeypatch):
+    from slm_helpers.models.classifiers import classifier_from_base
+    from slm_helpers.models.saved import load_pretrained
+    from slm_helpers.training import classification
+
+    network = classifier_from_base(load_pretrained("slm-base-en").model, num_classes=2)
+    width = network.get_layer("pooling").output.shape[-1]
+    monkeypatch.setattr(classification, "_MAX_CACHED", 11 * width)
+    ids = [np.array([i]) for i in range(1, 31)]
+    probs = classification.predict_probs(network, ids[:8])
+    for start in range(0, 30, 5):
+        classification.predict_probs(network, ids[start : start + 5])
+    assert 8 <= len(network._finetune_kept["pooled_features"]) <= 11
+    np.testing.assert_array_equal(classification.predict_probs(network, ids[:8]), probs)

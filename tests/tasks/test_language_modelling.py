@@ -7,7 +7,7 @@ from slm_helpers.data.loading import load_dataset
 from slm_helpers.generation.generator import TextGenerator
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import SavedModel, load_model, save_model
-from slm_helpers.tasks import language_modelling as lm
+from slm_helpers.tasks.language_modelling import LanguageModel
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
 
@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 
 COLOURS, BIRDS = ["red", "grey", "white", "black"], ["owl", "gull", "crow", "wren"]
-QUICK = TrainConfig(epochs=4, batch_size=4, window=16, learning_rate=2e-2, precision="float32")
 
 
 def diary(num_rows: int, *, seed: int = 0) -> list[str]:
@@ -97,7 +96,7 @@ def test_options_that_do_not_fit_are_refused(folder, tmp_path, capsys, options, 
 
 def test_scores_are_those_of_the_generator(base):
     texts = diary(9, seed=3)
-    table = lm.evaluate(base, pd.DataFrame({"text": texts})).metrics.set_index("metric")["value"]
+    table = LanguageModel.from_saved(base).evaluate(texts).set_index("metric")["value"]
     losses = np.concatenate(TextGenerator(base.model, base.tokenizer).text_losses(texts)).astype("float64")
     assert table["bits_per_byte"] == pytest.approx(losses.sum() / np.log(2) / sum(map(len, texts)), rel=1e-5)
     assert table["bits_per_char"] == pytest.approx(table["bits_per_byte"])  # ASCII
@@ -106,28 +105,68 @@ def test_scores_are_those_of_the_generator(base):
 
 def test_base_stays_as_it_is_and_little_text_still_trains(base):
     before = [weight.copy() for weight in base.model.get_weights()]
-    frame = pd.DataFrame({"text": diary(2), "split": ["train", "valid"]})
-    saved, history = lm.train(frame, base=base, config=QUICK)
-    assert {"train", "valid"} == set(history["split"]) and saved.tokenizer is base.tokenizer
+    model = LanguageModel(base, epochs=2).fit(diary(1), validation_data=(diary(1, seed=1), None))
+    assert {"train", "valid"} == set(model.history_["split"]) and model.saved_.tokenizer is base.tokenizer
     for old, new in zip(before, base.model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
 
+def test_settings_that_equal_the_usual_ones_are_used_too():
+    usual = LanguageModel.default_config
+    model = LanguageModel(None, epochs=usual.epochs, batch_size=usual.batch_size, learning_rate=usual.learning_rate)
+    config = model.training_config()
+    assert (config.epochs, config.batch_size, config.learning_rate) == (usual.epochs, usual.batch_size, usual.learning_rate)
+    assert config.window == LanguageModel.scratch_config.window != usual.window
+    assert LanguageModel(None).training_config().epochs == LanguageModel.scratch_config.epochs
+    assert LanguageModel("slm-base-en").training_config() == TrainConfig().with_defaults(usual)
+    assert LanguageModel("slm-base-en", config=TrainConfig(patience=0)).training_config().patience == 0
+    history = model.set_params(learning_rate=1e-4).fit(diary(8)).history_
+    assert history["epoch"].max() == pytest.approx(usual.epochs) and history["learning_rate"].max() <= 1e-4
+
+
+def test_a_batch_size_that_is_given_is_not_made_smaller(base):
+    ids = {"train": np.zeros(400, dtype="int32")}
+    few = LanguageModel(base)
+    assert few._for_little_text(ids, few.training_config()).batch_size < 8
+    given = LanguageModel(base, batch_size=8)
+    assert given._for_little_text(ids, given.training_config()).batch_size == 8
+
+
 def test_without_a_base_a_vocabulary_is_learned_from_train_alone():
-    frame = pd.DataFrame({"text": [*diary(20), "ZZZ qqq " * 9], "split": ["train"] * 20 + ["valid"]})
-    saved, _ = lm.train(frame, base=None, config=TrainConfig(epochs=1, precision="float32"))
-    assert 260 < saved.tokenizer.vocab_size < 600
-    assert len(saved.tokenizer.encode(" diary")) == 1 < len(saved.tokenizer.encode(" qqq"))
+    model = LanguageModel(None, epochs=1).fit(diary(20), validation_data=(["ZZZ qqq " * 9], None))
+    tokenizer = model.saved_.tokenizer
+    assert 260 < tokenizer.vocab_size < 600
+    assert len(tokenizer.encode(" diary")) == 1 < len(tokenizer.encode(" qqq"))
 
 
 def test_too_little_text_is_refused_by_name(base):
     with pytest.raises(ValueError, match="split valid has 2 tokens"):
-        lm.train(pd.DataFrame({"text": [*diary(4), "a"], "split": ["train"] * 4 + ["valid"]}), base=base, config=QUICK)
+        LanguageModel(base).fit(diary(4), validation_data=(["a"], None))
     with pytest.raises(ValueError, match="split train has 2 tokens"):
-        lm.train(pd.DataFrame({"text": ["a"], "split": ["train"]}), base=base, config=QUICK)
+        LanguageModel(base).fit(["a"])
     with pytest.raises(ValueError, match="no row of the split train"):
-        lm.train(pd.DataFrame({"text": ["a"], "split": ["valid"]}), base=base, config=QUICK)
+        LanguageModel(base).fit_frame(pd.DataFrame({"text": ["a"], "split": ["valid"]}))
+
+
+def test_it_writes_and_scores_but_predicts_no_row(base):
+    model = LanguageModel.from_saved(base)
+    assert model.generate("Dear", max_tokens=4) == TextGenerator(base.model, base.tokenizer).generate("Dear", max_tokens=4).samples
+    assert model.score(diary(3)) == -model.evaluate(diary(3))["value"].iloc[0]
+    with pytest.raises(ValueError, match="no prediction"):
+        model.predict(["Dear"])
+
+
+def test_a_run_that_was_cut_off_goes_on_and_ends_equal(base, tmp_path):
+    model = LanguageModel(base, epochs=2, batch_size=2)
+    whole = model.fit_frame(pd.DataFrame({"text": diary(12), "split": "train"})).saved_.model.get_weights()
+    frame = pd.DataFrame({"text": diary(12), "split": "train"})
+    again = LanguageModel(base, epochs=2, batch_size=2)
+    again.fit_frame(frame, checkpoint_dir=tmp_path)
+    loaded = LanguageModel(base, epochs=2, batch_size=2).fit_frame(frame, checkpoint_dir=tmp_path)
+    for a, b, c in zip(whole, again.saved_.model.get_weights(), loaded.saved_.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
 
 
 def test_bundled_stories_have_the_columns_of_the_task():
-    assert set(lm.COLUMNS) <= set(load_dataset("stories"))
+    assert set(LanguageModel.columns) <= set(load_dataset("stories"))
