@@ -1,8 +1,13 @@
-"""The `slm` command. Errors go to stderr in one line with exit code 2; `--json` prints one JSON object on stdout and nothing else."""
+"""The `slm` command. Errors go to stderr in one line with exit code 2; `--json` prints one JSON object on stdout and nothing else.
+
+Control characters from files, names and models are printed escaped, so that a terminal obeys none of them.
+"""
 
 import argparse
 import json
+import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -10,43 +15,80 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from slm_helpers._checks import printable
 from slm_helpers._signals import exit_on_sigterm
 
 _TASKS = ("classify", "tag", "answer", "ask", "translate", "write", "trace", "command", "listen", "lm")
 # Options that name a file's columns.
 ALL_COLUMNS = (
-    *("text", "label", "tokens", "tags", "intent", "sound", "context", "question", "answer", "answer_start"),
+    *("text", "label", "tokens", "tags", "sentence", "intent", "sound", "context", "question", "answer", "answer_start"),
     *("source", "target", "target_language", "tone", "student", "step", "skill", "correct"),
 )
-_SETTINGS = ("epochs", "batch_size", "learning_rate", "max_seconds", "class_weight")  # options of `slm finetune` for TrainConfig
 # Options of `slm generate` that say how to draw.
 _DRAWING = ("temperature", "top_p", "top_k", "repetition_penalty", "no_repeat_ngram", "stop", "num_samples")
+# More than these would not fit into memory, or never end.
+_MOST = {"max_tokens": 1_000_000, "num_samples": 1000, "beam_size": 1000, "epochs": 100_000, "batch_size": 100_000, "jobs": 1000}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 if a notebook or a check failed, 2 if it could not be done as asked."""
-    parser = _build_parser()
-    options = parser.parse_args(arguments)
+    started = time.perf_counter()
+    options = _build_parser().parse_args(arguments)
+    options.started = started
     usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, *about, **more: f"slm: {' '.join(str(message).split())}\n"
+    warnings.formatwarning = lambda message, *about, **more: f"slm: {_line(message)}\n"
     try:
+        _check_limits(options)
         with exit_on_sigterm():
             return options.run(options)
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except KeyboardInterrupt as error:
+        _say(str(error) or "interrupted")
+        if getattr(options, "resume", None) is not None:
+            _say("The same command with --resume goes on where it stopped.")
+        return 130
+    except Exception as error:  # whatever a bad file or setting can cause is one line
         if os.environ.get("SLM_DEBUG"):
             raise
-        print(f"slm: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(_explain(error))
         return 2
-    except KeyboardInterrupt:
-        print("slm: interrupted", file=sys.stderr)
-        return 130
     finally:
         warnings.formatwarning = usual
 
 
+def _explain(error: Exception) -> str:
+    """Return an error in words: a MemoryError has none, and a KeyError's are no sentence."""
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory ({error or 'no size is known'}). Use smaller batches, fewer samples or shorter texts."
+    if isinstance(error, RecursionError):
+        return "Something is nested too deeply, such as lists within lists of a JSON file. Make it flatter."
+    if isinstance(error, ValueError | TypeError | OSError | ArithmeticError):
+        return str(error)
+    return f"{type(error).__name__}: {error}. A file or model may be damaged; with SLM_DEBUG=1 it is shown where this happened."
+
+
+def _check_limits(options: argparse.Namespace) -> None:
+    for name, most in _MOST.items():
+        if (getattr(options, name, None) or 0) > most:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name):,}, but can be {most:,} at most.")
+
+
+def _line(text: object) -> str:
+    return printable(" ".join(str(text).split()))
+
+
+def _say(text: object) -> None:
+    """Print one line on stderr."""
+    print(f"slm: {_line(text)}", file=sys.stderr, flush=True)
+
+
+def _show(text: str, *, end: str = "\n") -> None:
+    """Print a text on stdout, for a terminal with its control characters escaped."""
+    print(printable(text) if sys.stdout.isatty() else text, end=end, flush=True)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        print(f"slm: {message} ({self.prog} --help lists the options)", file=sys.stderr)
+        _say(f"{message} ({self.prog} --help lists the options)")
         raise SystemExit(2)
 
 
@@ -111,11 +153,12 @@ def _build_parser() -> argparse.ArgumentParser:
     finetune.add_argument("--epochs", type=int, help="passes over train at most (default: the task's own)")
     finetune.add_argument("--batch-size", type=int, help="rows in an update (default: the task's own)")
     finetune.add_argument("--learning-rate", type=float, help="the highest, of the head (default: the task's own)")
-    finetune.add_argument("--max-seconds", type=float, help="end the training after this time (default: no limit)")
+    finetune.add_argument("--max-seconds", type=float, help="time for reading, training and scoring together (default: no limit)")
     finetune.add_argument(
         "--balanced", dest="class_weight", action="store_const", const="balanced", help="give every class the same weight in training"
     )
     finetune.add_argument("--no-ngrams", action="store_true", help="the network alone, without a linear model on n-grams beside it")
+    finetune.add_argument("--resume", action="store_true", help="go on with a run that was cut off; call it as before")
     _add_file_options(finetune)
     finetune.set_defaults(run=_finetune)
 
@@ -130,6 +173,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--input", required=True, metavar="FILE")
     predict.add_argument("--output", required=True, metavar="FILE", help=".csv, .tsv or .jsonl")
     predict.add_argument("--keep-bad", action="store_true", help="leave the prediction of a row without a value empty, instead of stopping")
+    predict.add_argument("--safe-csv", action="store_true", help="put ' before cells that a spreadsheet would run as a formula")
     _add_file_options(predict)
     predict.set_defaults(run=_predict)
 
@@ -149,10 +193,15 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
     for name in ALL_COLUMNS:
+        about = name.replace("_", " ")
         parser.add_argument(
-            f"--{name.replace('_', '-')}", metavar="COLUMN", help=f"column of the file that holds the {name.replace('_', ' ')}"
+            f"--{name.replace('_', '-')}",
+            metavar="COLUMN",
+            help=f"column of the file that holds the {about}, or its number",
         )
     parser.add_argument("--encoding", default="utf-8")
+    parser.add_argument("--no-header", action="store_true", help="the first line is a row: columns are numbered from 1")
+    parser.add_argument("--strict", action="store_true", help="refuse files that need a repair")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -164,13 +213,13 @@ def _run(options: argparse.Namespace) -> int:
     out_dir = options.out or REPORTS_DIR
     notebooks = find_notebooks(options.notebooks)
     if options.data == "public" and not os.environ.get("SLM_DATA_DIR"):
-        print("slm: SLM_DATA_DIR is not set; sets that are not cached will be downloaded", file=sys.stderr)
+        _say("SLM_DATA_DIR is not set; sets that are not cached will be downloaded")
     print(f"Running {len(notebooks)} notebook(s) on {options.data} data into {out_dir}", flush=True)
     on_line = partial(print, flush=True)
     results = run_notebooks(notebooks, data=options.data, jobs=options.jobs, out_dir=out_dir, on_line=on_line)
     failed = [result for result in results if result.status != "ok"]
     for result in failed:
-        print(f"slm: {result.name} failed in {result.error}", file=sys.stderr)
+        _say(f"{result.name} failed in {result.error}")
     if options.update_readme:
         update_readme(out_dir)
     print(f"Open {out_dir / 'index.html'}")
@@ -207,7 +256,7 @@ def _generate(options: argparse.Namespace) -> int:
     waiting = [options.prompt]
 
     def show(piece: str) -> None:
-        print("".join(waiting) + piece, end="", flush=True)
+        _show("".join(waiting) + piece, end="")
         waiting.clear()
 
     if options.beam_size is None:
@@ -232,10 +281,10 @@ def _generate(options: argparse.Namespace) -> int:
             | ({"scores": result.scores} if result.scores else {})
         )
     elif streaming:
-        print("".join(waiting), flush=True)  # nothing was written if the prompt still waits
+        _show("".join(waiting))  # nothing was written if the prompt still waits
     else:
         for number, sample in enumerate(result.samples, 1):
-            print(f"--- {number}\n{options.prompt}{sample}")
+            _show(f"--- {number}\n{options.prompt}{sample}")
     return 0
 
 
@@ -260,82 +309,98 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _finetune(options: argparse.Namespace) -> int:
-    from slm_helpers.tasks.io import estimator_class, finetune
+    from slm_helpers.tasks.io import finetune, new_estimator
 
-    base = options.base or estimator_class(options.task).default_base or "none"
-    result = finetune(
+    estimator = new_estimator(
         options.task,
+        seed=options.seed,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        max_seconds=options.max_seconds,
+        class_weight=options.class_weight,
+        ngrams=False if options.no_ngrams else None,
+        **({} if options.base is None else {"base": None if options.base == "none" else options.base}),
+    )
+    result = finetune(
+        estimator,
         train=options.train,
         valid=options.valid,
         test=options.test,
         out=options.out,
-        base=None if base == "none" else _open_model(base, task=None if len(estimator_class(options.task).base_tasks) > 1 else "lm"),
-        seed=options.seed,
-        changes={name: value for name in _SETTINGS if (value := getattr(options, name)) is not None},
-        ngrams=not options.no_ngrams,
-        **_file_options(options),
+        files=_file_options(options),
+        resume=options.resume,
+        say=_say,
+        started=options.started,
     )
     _print_result(result, options)
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from slm_helpers.models.folders import model_folder
     from slm_helpers.tasks.io import evaluate
 
-    _print_result(evaluate(model_folder(options.model), options.test, **_file_options(options)), options)
+    _print_result(evaluate(options.model, options.test, files=_file_options(options), say=_say), options)
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from slm_helpers.models.folders import model_folder
     from slm_helpers.tasks.io import predict
 
-    result = predict(model_folder(options.model), options.input, options.output, keep_bad=options.keep_bad, **_file_options(options))
+    result = predict(
+        options.model,
+        options.input,
+        options.output,
+        files=_file_options(options),
+        keep_bad=options.keep_bad,
+        safe_csv=options.safe_csv,
+    )
     if options.json:
         _print_json(result)
     else:
-        print("{rows:,} rows in {seconds} s ({rows_per_second:,.0f} a second) written to {output}".format(**result, output=options.output))
+        _show("{rows:,} rows in {seconds} s ({rows_per_second:,.0f} a second) written to {output}".format(**result, output=options.output))
     if result["left_empty"]:
-        print(f"slm: {result['left_empty']:,} rows without a value have no prediction", file=sys.stderr)
+        _say(f"{result['left_empty']:,} rows without a value have no prediction")
     return 0
 
 
-def _file_options(options: argparse.Namespace) -> dict[str, Any]:
+def _file_options(options: argparse.Namespace):
+    from slm_helpers.tasks.io import FileOptions
+
     columns = {name: value for name in ALL_COLUMNS if (value := getattr(options, name)) is not None}
-    return {"columns": columns, "encoding": options.encoding}
+    return FileOptions(columns=columns, encoding=options.encoding, header=not options.no_header, strict=options.strict)
 
 
 def _print_result(result: dict[str, Any], options: argparse.Namespace) -> None:
     if options.json:
         _print_json(result)
         return
-    print("{task}, {rows:,} rows, {seconds} s, model {model}".format(**result))
+    _show("{task}, {rows:,} rows, {seconds} s, model {model}".format(**result))
     for name, values in result["metrics"].items():
         interval = f"  [{values['ci_low']:.4f}, {values['ci_high']:.4f}]" if "ci_low" in values else ""
         print(f"  {name:<18} {values['value']:.4f}{interval}")
 
 
 def _translate(options: argparse.Namespace) -> int:
-    texts = [options.text] if options.text is not None else [line.strip() for line in sys.stdin]
-    empty = [number for number, text in enumerate(texts, 1) if not text.strip()]
-    if empty or not texts:
-        place = f"line {empty[0]} of standard input" if options.text is None and texts else "the text"
-        raise ValueError(f"There is nothing to translate: {place} is empty.")
+    lines = [options.text] if options.text is not None else [line.strip() for line in sys.stdin]
+    texts = [line for line in lines if line.strip()]
+    if not texts:
+        raise ValueError("There is nothing to translate: the text is empty.")
     saved = _open_model(options.model, task="translate", default=("slm-en-es", "11_machine_translation"))
-    from slm_helpers.tasks.translation import translate
+    from slm_helpers.tasks.translation import Translator
 
+    translator = Translator.from_saved(saved)
     started = time.perf_counter()
-    found = translate(saved, texts, options.to, beam_size=options.beam_size)
+    found = iter(translator.translate(texts, options.to, beam_size=options.beam_size))
+    # An empty line stays an empty line, so that line n of the output belongs to line n of the input.
+    rows = [next(found) if line.strip() else {"prediction": ""} for line in lines]
     seconds = time.perf_counter() - started
     if options.json:
-        translations = [{"source": text, "translation": row["prediction"]} | row for text, row in zip(texts, found, strict=True)]
-        for row in translations:
-            del row["prediction"]
+        translations = [{"source": line, "translation": row.pop("prediction")} | row for line, row in zip(lines, rows, strict=True)]
         _print_json({"translations": translations, "to": options.to, "model": saved.folder.name, "seconds": seconds})
     else:
-        for row in found:
-            print(row["prediction"])
+        for row in rows:
+            _show(row["prediction"])
     return 0
 
 
@@ -351,24 +416,33 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
     else what the page of the second has left.
     """
     from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR, check_checkout
-    from slm_helpers.models.folders import model_folder
-    from slm_helpers.models.saved import load_model
+    from slm_helpers.models.folders import model_folder, read_config
 
     candidates = [model_folder(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
-    for folder in candidates:
-        if (folder / "config.json").exists():
-            return load_model(folder, task=task)
-    if name:
-        available = ", ".join(sorted(p.parent.name for p in PRETRAINED_DIR.glob("*/config.json"))) or "none yet"
-        raise FileNotFoundError(f"{name} is neither a model folder nor a pretrained model ({available}). Check the path that was given.")
-    check_checkout(PRETRAINED_DIR)
-    raise FileNotFoundError(
-        f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
-    )
+    folder = next((folder for folder in candidates if name or (folder / "config.json").exists()), None)
+    if folder is None:
+        check_checkout(PRETRAINED_DIR)
+        raise FileNotFoundError(
+            f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
+        )
+    read_config(folder)  # what can be wrong with it is told before Keras is loaded
+    from slm_helpers.models.saved import load_model
+
+    return load_model(folder, task=task)
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False))
+    """Print JSON in one line, without NaN, which JSON has not, and with control characters escaped."""
+    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    print(re.sub(r"[\x7f-\x9f\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -188,3 +188,82 @@ def test_run_exits_1_and_names_the_failed_notebook(capsys, monkeypatch, tmp_path
     monkeypatch.setattr(reports, "run_notebooks", lambda *a, **k: [failed])
     code, _, err = run(capsys, "run", "03", "--out", tmp_path)
     assert code == 1 and "03_x failed in cell 4: ValueError: no" in err
+
+
+@pytest.mark.parametrize("option", ["--num-samples 1000000000", "--beam-size 1000000", "--beam-size 10000000", "--max-tokens 100000000000"])
+def test_sizes_that_no_machine_has_room_for_are_refused(capsys, model_folder, option):
+    code, _, err = run(capsys, "generate", "--prompt", "x", "--model", model_folder, *option.split())
+    assert code == 2 and f"slm: {option.split()[0]} is " in err and "at most" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyError("tokens"), "slm: KeyError: 'tokens'. A file or model may be damaged"),
+        (AttributeError("no shape"), "slm: AttributeError: no shape."),
+        (RuntimeError("no HOME"), "slm: RuntimeError: no HOME."),
+        (StopIteration(), "slm: StopIteration: ."),
+        (MemoryError("8 GB"), "slm: There is not enough memory (8 GB)."),
+        (RecursionError("deep"), "slm: Something is nested too deeply"),
+        (OSError(28, "No space left on device"), "slm: [Errno 28] No space left on device"),
+        (FloatingPointError("The loss is nan"), "slm: The loss is nan"),
+        (ValueError("line\x1b[31m one\nand\x9b two"), r"slm: line\x1b[31m one and\x9b two"),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line(capsys, monkeypatch, error, message):
+    def fail(options):
+        raise error
+
+    monkeypatch.delenv("SLM_DEBUG", raising=False)
+    monkeypatch.setattr(cli, "_check", fail)
+    code, out, err = run(capsys, "check")
+    assert (code, out) == (2, "") and err.startswith(message) and err.count("\n") == 1
+
+
+def test_json_has_no_nan_and_no_raw_control_characters(capsys):
+    cli._print_json({"value": float("nan"), "rows": [{"label": "a\x9b31m\x7f\x1b"}], "text": "é🙂"})
+    line = capsys.readouterr().out
+    assert line == '{"value": null, "rows": [{"label": "a\\u009b31m\\u007f\\u001b"}], "text": "é🙂"}\n'
+    assert json.loads(line)["rows"][0]["label"] == "a\x9b31m\x7f\x1b"
+
+
+def test_a_terminal_is_shown_control_characters_escaped(capsys, monkeypatch):
+    cli._show("a\x1b[31m b")
+    assert capsys.readouterr().out == "a\x1b[31m b\n"  # a file gets what was written
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    cli._show("a\x1b[31m b")
+    assert capsys.readouterr().out == "a\\x1b[31m b\n"
+
+
+def test_a_bad_option_shows_no_control_characters(capsys):
+    assert "\\x1b[31m" in run(capsys, "\x1b[31m")[2]
+
+
+def test_empty_lines_of_standard_input_stay_empty_lines(capsys, monkeypatch):
+    import io
+
+    from slm_helpers.tasks.translation import Translator
+
+    asked = []
+
+    def translate(self, texts, to, beam_size=None):
+        asked.extend(texts)
+        return [{"prediction": text.upper(), "confidence": 1.0} for text in texts]
+
+    monkeypatch.setattr(Translator, "translate", translate)
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\n\ntwo\n"))
+    code, out, _ = run(capsys, "translate")
+    assert code == 0 and out == "ONE\n\nTWO\n" and asked == ["one", "two"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n\n"))
+    assert "nothing to translate" in run(capsys, "translate")[2]
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
+    def stop(options):
+        raise KeyboardInterrupt("Training stopped after step 3 of 9.")
+
+    monkeypatch.setattr(cli, "_finetune", stop)
+    code, _, err = run(capsys, "finetune", "lm", "--train", "x.txt", "--out", "m")
+    assert code == 130 and "after step 3 of 9" in err and "--resume" in err
+    monkeypatch.setattr(cli, "_check", lambda options: (_ for _ in ()).throw(KeyboardInterrupt()))
+    assert run(capsys, "check")[::2] == (130, "slm: interrupted\n")

@@ -91,13 +91,21 @@ def task_columns(task: str) -> tuple[str, ...]:
     return (*TASK_COLUMNS[task], *_READS_TOO.get(task, ()))
 
 
-def find_columns(present: Sequence[str], named: Mapping[str, str], *, task: str | None = None, where: str = "the file") -> dict[str, str]:
+def find_columns(
+    present: Sequence[str],
+    named: Mapping[str, str],
+    *,
+    task: str | None = None,
+    only: Sequence[str] | None = None,
+    where: str = "the file",
+) -> dict[str, str]:
     """Return {our name: name in the file} for the columns to read.
 
     Args:
         present: The names in the file.
         named: {our name: name in the file, or number from 1} as the user gave them.
         task: Read the columns of this task only, also under other usual names; without it, those of all tasks that are complete.
+        only: Look for these columns of the task alone, as for rows to predict; those that are missing are left out.
         where: The file, for messages.
 
     Raises:
@@ -115,10 +123,12 @@ def find_columns(present: Sequence[str], named: Mapping[str, str], *, task: str 
         }
         extra = {name for name in free if name in ("target_language", "tone", "sentence", "intent")}
         return found | {name: name for name in free if not complete or name in complete or name in extra}
-    for name in task_columns(task):
+    for name in task_columns(task) if only is None else [name for name in task_columns(task) if name in only]:
         match = name if name in present else next(iter(_matches((name, *COLUMNS[name].aliases), present)), None)
         if name not in found and match is not None and (match not in found.values() or match == "answers"):
             found[name] = match
+    if only is not None:
+        return found
     missing = [name for name in task_columns(task)[: len(TASK_COLUMNS[_TASK_ALIASES.get(task, task)])] if name not in found]
     missing = [name for name in missing if name not in OPTIONAL and name not in _CAN_BE_MADE and not COLUMNS[name].may_be_empty]
     if missing:

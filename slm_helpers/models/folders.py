@@ -62,8 +62,13 @@ def check_replaceable(folder: str | Path) -> None:
 
 
 def model_folder(name: str | Path) -> Path:
-    """Return the folder of the pretrained model of that name, or else the path that was given."""
-    return PRETRAINED_DIR / name if (PRETRAINED_DIR / name / "config.json").exists() else Path(name)
+    """Return the folder of the pretrained model of that name, or else the path that was given; raise if neither is there."""
+    if (PRETRAINED_DIR / name / "config.json").exists():
+        return PRETRAINED_DIR / name
+    if not Path(name).exists():
+        available = ", ".join(sorted(path.parent.name for path in PRETRAINED_DIR.glob("*/config.json"))) or "none yet"
+        raise FileNotFoundError(f"{name} is neither a model folder nor a pretrained model ({available}). Check the path that was given.")
+    return Path(name)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

@@ -3,7 +3,17 @@
 import json
 import os
 
-from slm_helpers.models.folders import FILES, atomic_folder, check_regular, check_replaceable, read_config, read_json, write_json
+from slm_helpers.models.folders import (
+    FILES,
+    atomic_folder,
+    check_regular,
+    check_replaceable,
+    model_folder,
+    read_config,
+    read_json,
+    read_licence,
+    write_json,
+)
 
 import pytest
 
@@ -111,3 +121,18 @@ def test_undefined_numbers_are_not_written(tmp_path):
         write_json(tmp_path / "n.json", {"a": [float("nan")]})
     write_json(tmp_path / "n.json", {"a": [float("nan"), 1.5]}, strict=False)
     assert read_json(tmp_path / "n.json") == {"a": [None, 1.5]}
+
+
+def test_a_name_is_a_pretrained_model_or_a_path(folder):
+    assert model_folder("slm-base-en").name == "slm-base-en" and model_folder(folder) == folder
+    with pytest.raises(FileNotFoundError, match=r"neither a model folder nor a pretrained model .*slm-base-en"):
+        model_folder("slm-bose-en")
+
+
+def test_the_licence_stands_in_the_card(folder):
+    (folder / "card.md").write_text("# model\n")
+    assert read_licence(folder) == "" == read_licence(None)
+    (folder / "card.md").write_text("# m\n\n- **Data.** Old books,\n  public domain.\n- **Cost.** 3 s\n")
+    assert read_licence(folder) == "model: Old books, public domain."
+    (folder / "card.md").write_text("# m\n\n- **Data.** Books.\n- **Licence.** CC BY 4.0.\n")
+    assert read_licence(folder) == "model: CC BY 4.0."

@@ -9,7 +9,7 @@ from slm_helpers.cli import main
 from slm_helpers.metrics.classification import calibration_error, fit_temperature
 from slm_helpers.models import saved as models
 from slm_helpers.tasks import text_classification as classify
-from slm_helpers.tasks.io import load_parts
+from slm_helpers.tasks.io import FileOptions, load_parts
 
 import numpy as np
 import pandas as pd
@@ -101,11 +101,11 @@ def test_a_row_without_text_stops_predict_or_stays_without_prediction(trained, t
 
 
 def test_without_parts_a_file_is_dealt_and_with_a_test_a_tenth_of_train_becomes_valid(trained):
-    columns = {"text": "comment", "label": "mood"}
-    alone = load_parts("classify", train=[str(trained / "train.csv")], columns=columns)
+    files = FileOptions(columns={"text": "comment", "label": "mood"})
+    alone = load_parts("classify", train=[str(trained / "train.csv")], files=files)
     sizes = alone["split"].value_counts()
     assert sizes.sum() == 160 and all(14 <= sizes[split] <= 18 for split in ("valid", "test"))
-    both = load_parts("classify", train=[str(trained / "train.csv")], test=str(trained / "test.csv"), columns=columns)
+    both = load_parts("classify", train=[str(trained / "train.csv")], test=str(trained / "test.csv"), files=files)
     assert both["split"].value_counts().to_dict() == {"train": 142, "test": 40, "valid": 18}
     assert both.loc[both["split"] == "valid", "label"].nunique() == 2
     shared = set(both.loc[both["split"] == "train", "text"]) & set(both.loc[both["split"] == "valid", "text"])
@@ -117,7 +117,7 @@ def test_the_network_may_have_to_do_alone(trained, tmp_path, capsys):
     code, _, _ = run(capsys, "finetune", "classify", *arguments)
     saved = models.load_model(tmp_path / "model")
     assert code == 0 and len(saved.model.inputs) == 1 and 0.04 < saved.settings["temperature"] < 21
-    code, _, err = run(capsys, "finetune", "answer", *arguments)
+    code, _, err = run(capsys, "finetune", "translate", *arguments)
     assert code == 2 and "--no-ngrams" in err
 
 
@@ -189,10 +189,18 @@ def test_wrong_calls_are_said_clearly(trained, tmp_path, capsys):
     model, rows = trained / "model", trained / "test.csv"
     cases = {
         ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.parquet", "--text", "comment"): "endings",
-        ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.csv"): "--text comment",
+        ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.csv"): "missing_comment",
         ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.csv", "--question", "mood"): "does not use",
         ("predict", "--model", tmp_path, "--input", rows, "--output", tmp_path / "out.csv"): "not a model folder",
-        ("predict", "--model", "slm-xx", "--input", rows, "--output", tmp_path / "out.csv"): "slm-xx: there is no such model folder",
+        (
+            "predict",
+            "--model",
+            "slm-xx",
+            "--input",
+            rows,
+            "--output",
+            tmp_path / "out.csv",
+        ): "slm-xx is neither a model folder nor",
         ("evaluate", "--model", model, "--test", tmp_path / "none.csv", *COLUMNS): "no such file",
         ("finetune", "classify", "--train", rows, *COLUMNS, "--out", trained, "--base", "none"): "left alone",
         ("finetune", "classify", "--train", rows, *COLUMNS, "--out", tmp_path / "m", "--base", "nosuch"): "pretrained model",
