@@ -139,5 +139,5 @@ def test_features_that_are_kept_have_a_bound(monkeypatch):
     probs = classification.predict_probs(network, ids[:8])
     for start in range(0, 30, 5):
         classification.predict_probs(network, ids[start : start + 5])
-    assert 8 <= len(network._finetune_kept["pooled_features"]) <= 11
+    assert 8 <= len(network._slm_cache["pooled_features"]) <= 11
     np.testing.assert_array_equal(classification.predict_probs(network, ids[:8]), probs)

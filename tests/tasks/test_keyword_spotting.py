@@ -246,7 +246,12 @@ def test_the_same_seed_gives_the_same_network():
 def examples_seen(monkeypatch) -> list:
     """The examples and settings that trainings would have had."""
     seen = []
-    monkeypatch.setattr(finetune, "fit_examples", lambda model, train, valid, *, config, **options: seen.append((train, config)))
+
+    def note(model, train, valid, *, config, **options) -> pd.DataFrame:
+        seen.append((train, config))
+        return pd.DataFrame()
+
+    monkeypatch.setattr(finetune, "fit_examples", note)
     return seen
 
 

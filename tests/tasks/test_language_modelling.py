@@ -84,7 +84,7 @@ def test_predict_is_refused_and_names_the_command(folder, tmp_path, capsys):
         (("--text", "nothing"), "there is no column 'nothing'"),
         (("--text", "body", "--label", "mood"), "--label names a column that the task lm does not use"),
         (("--text", "body", "--balanced"), "has no setting balanced"),
-        (("--text", "body", "--no-ngrams"), "no n-grams"),
+        (("--text", "body", "--no-ngrams"), "has no setting no-ngrams"),
         (("--text", "body", "--epochs", "0"), "epochs is 0"),
     ],
 )
