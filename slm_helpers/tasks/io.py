@@ -117,7 +117,11 @@ def finetune(
     if limit:  # some time is left for scoring and writing
         estimator.set_params(max_seconds=max(0.1, 0.85 * limit - (time.perf_counter() - started)))
     begun = time.perf_counter()
-    estimator.fit_frame(frame, keep_valid=split == "valid", checkpoint_dir=checkpoints)  # what was learned from cannot be scored
+    try:
+        estimator.fit_frame(frame, keep_valid=split == "valid", checkpoint_dir=checkpoints)  # what was learned from cannot be scored
+    finally:
+        if not any(checkpoints.rglob("*.safetensors")):  # refused before a first checkpoint, or too short a run for one
+            shutil.rmtree(checkpoints, ignore_errors=True)
     seconds = round(time.perf_counter() - begun, 2)
     estimator.set_params(max_seconds=limit)
     round_to_half(estimator.saved_)  # written in half precision, so that is what is scored
