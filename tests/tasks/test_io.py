@@ -26,7 +26,7 @@ LINES = [
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A classifier that was trained on the columns comment and mood."""
-    classifier = TextClassifier(base=None, epochs=1, ngrams=False).fit(TEXTS, MOODS)
+    classifier = TextClassifier(base=None, epochs=1).fit(TEXTS, MOODS)
     frame = pd.DataFrame({"text": TEXTS, "label": MOODS})
     hashes = io._pack(io._row_hashes(frame, ["text"]))
     classifier.saved_.settings |= {"columns": {"text": "comment", "label": "mood"}, "train_rows": hashes}
@@ -133,7 +133,7 @@ def test_what_is_wrong_with_files_and_folders_is_told_before_keras_is_loaded(mod
         ([*train, "--train", "good.csv", "--epochs", "0"], "epochs is 0"),
         ([*train, "--train", "good.csv", "--base", "nosuch"], "pretrained model"),
         ([*train, "--train", "good.csv", "--base", str(model)], "for the task 'classify'"),
-        ([*train, "--train", "good.csv", "--out", "kept"], "thesis.txt"),
+        ([*train, "--train", "good.csv", "--out", "kept"], "is no model folder; it is left alone"),
         (["predict", "--model", str(model), "--input", "empty.csv", "--output", "out.csv"], "line 3, column 'text': empty"),
         (["predict", "--model", str(model), "--input", "good.csv", "--output", "out.csv", "--text", "id"], "no column 'id'"),
         (["predict", "--model", str(base), "--input", "good.csv", "--output", "out.csv"], "slm generate"),
