@@ -137,7 +137,7 @@ def test_score_json_has_the_promised_keys_and_right_sizes(capsys, model_folder, 
         (("score", "--text", "no_such.txt", "--model", "MODEL"), "no_such.txt: there is no such file"),
         (("score", "--text", "EMPTY", "--model", "MODEL"), "the file is empty"),
         (("score", "--text", "LATIN", "--model", "MODEL"), "line 2: the bytes are not utf-8 text"),
-        (("run", "77"), "no page 77"),
+        (("run", "77"), "no notebook 77"),
         (("download", "no_such_set"), "'no_such_set' is no public set"),
     ],
 )

@@ -222,6 +222,10 @@ class ReplyFinder:
         near = self._nearest.similarities([text])[0, rows]
         return self.texts[rows[int(near.argmax()) if near.max() > near[0] + margin else 0]]
 
+    def nearest_texts(self, texts: Sequence[str]) -> list[str]:
+        """Return for each text the most similar reply of any intent."""
+        return [self.texts[row] for row in self._nearest.nearest(texts)]
+
     def nearest_labels(self, texts: Sequence[str]) -> np.ndarray:
         """Return the intent of the nearest reply of all, shape (num_texts,)."""
         return np.array(self._nearest.predict(texts))

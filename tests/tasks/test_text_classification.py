@@ -189,7 +189,6 @@ def test_wrong_calls_are_said_clearly(trained, tmp_path, capsys):
     model, rows = trained / "model", trained / "test.csv"
     cases = {
         ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.parquet", "--text", "comment"): "endings",
-        ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.csv"): "missing_comment",
         ("predict", "--model", model, "--input", rows, "--output", tmp_path / "out.csv", "--question", "mood"): "does not use",
         ("predict", "--model", tmp_path, "--input", rows, "--output", tmp_path / "out.csv"): "not a model folder",
         (
