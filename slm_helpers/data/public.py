@@ -5,6 +5,7 @@ puts it on a stick. Without it, sets with a hub address are downloaded by the ex
 folder (SLM_CACHE_DIR, else ~/.cache/slm_helpers) in the task's own columns. Nothing is downloaded unless it is named.
 """
 
+import itertools
 import json
 import os
 import re
@@ -29,7 +30,7 @@ class PublicSet:
     """Where a public set lies and how its rows become task columns.
 
     `files` names glob patterns per split inside the set's folder. A set without a valid part gets a tenth of train (2,000
-    rows at most), dealt by text; a set with one part only is dealt 80/10/10. `hub` is (repository, config or None).
+    rows at most), dealt by text; a set with one part only is dealt in `shares`. `hub` is (repository, config or None).
     """
 
     task: str
@@ -42,6 +43,7 @@ class PublicSet:
     hub: tuple[str, str | None] | None = None
     hub_columns: dict[str, str] = field(default_factory=dict)
     hub_splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"})
+    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)  # of train, valid and test in a set with one part
 
 
 def load_public(name: str) -> pd.DataFrame:
@@ -60,7 +62,7 @@ def load_public(name: str) -> pd.DataFrame:
         frame = _read_cache(name)
     if "tags" in frame:
         check_tags(frame, name=name)
-    return _complete_splits(frame)
+    return _complete_splits(frame, public.shares)
 
 
 def download(name: str) -> Path:
@@ -165,11 +167,13 @@ def _mirror_rows(public: PublicSet, folder: Path) -> Iterator[dict[str, Any]]:
                     yield made
 
 
+_EXTRA = (
+    "intent", "source_language", "target_language", "stars", "fine", "kind", "story", "speaker", "id", "phenomenon", "paradigm"
+)  # fmt: skip
+
+
 def _kept(public: PublicSet, row: dict[str, Any]) -> list[str]:
-    extra = [
-        name for name in ("intent", "source_language", "target_language", "stars", "fine", "kind", "story", "speaker", "id") if name in row
-    ]
-    return [*TASK_COLUMNS[public.task], *extra]
+    return [*TASK_COLUMNS[public.task], *(name for name in _EXTRA if name in row)]
 
 
 def _source_rows(path: Path, public: PublicSet) -> Rows:
@@ -190,12 +194,12 @@ def _conll_rows(path: Path) -> Iterator[dict[str, str]]:
             yield {"tokens": " ".join(t.replace(" ", "_") for t, *_ in pairs), "tags": " ".join(p[-1].strip() for p in pairs)}
 
 
-def _complete_splits(frame: pd.DataFrame) -> pd.DataFrame:
+def _complete_splits(frame: pd.DataFrame, shares: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> pd.DataFrame:
     """Deal the splits a set lacks, always the same way: by a key of the row, with a fixed seed."""
     # Questions of fact have an empty context, which would make one key of all.
     key = next(
         name
-        for name in ("text", "tokens", "source", "context", "question", "student", "turns", "id")
+        for name in ("text", "tokens", "source", "context", "question", "student", "turns", "id", "good")
         if name in frame and frame[name].astype(bool).any()
     )
     keys = frame[key].astype(str).str.slice(0, 2000)
@@ -204,7 +208,7 @@ def _complete_splits(frame: pd.DataFrame) -> pd.DataFrame:
     if present == {"all"} and len(frame) == 1:
         frame["split"] = "train"  # one long text; whoever uses it cuts it
     elif present == {"train"} or present == {"all"}:
-        frame["split"] = make_splits(keys, exact=exact, seed=42)
+        frame["split"] = make_splits(keys, shares=shares, exact=exact, seed=42)
     elif "valid" not in present and "train" in present:
         train = frame["split"] == "train"
         share = min(0.1, 2000 / keys[train].nunique())
@@ -228,6 +232,32 @@ def _lines(rows: Rows) -> Iterator[dict[str, str]]:
 def _stories(rows: Rows) -> Iterator[dict[str, str]]:
     for row in rows:
         yield {"text": "\n\n".join(row["sections"])}
+
+
+def _json_rows(rows: Rows) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file that was read as one text."""
+    return (json.loads(line) for row in rows for line in row["text"].splitlines())
+
+
+def _simple_stories(rows: Rows) -> Iterator[dict[str, str]]:
+    """TinyStories without marks between stories: one begins where a paragraph opens as nearly all of them do."""
+    story: list[str] = []
+    for row in rows:
+        text = row["text"].replace("â€œ", "“").replace("â€™", "’").replace("â€”", "—").replace("â€", "”")  # read as cp1252 somewhere
+        for paragraph in filter(None, map(str.strip, text.split("\n\n"))):
+            if story and re.match(r"(Once upon a time|Once there was|One day|One \w+ day|There once was)", paragraph):
+                yield {"text": "\n\n".join(story)}
+                story = []
+            story.append(paragraph)
+        if story:
+            yield {"text": "\n\n".join(story)}
+            story = []
+
+
+def _reading_levels(rows: Rows) -> Iterator[dict[str, str]]:
+    """OneStopEnglish: each article at three levels, each a text of its own."""
+    for row in _json_rows(rows):
+        yield from ({"text": row[level].strip()} for level in ("elementary", "intermediate", "advanced") if row[level].strip())
 
 
 def _news_text(rows: Rows) -> Iterator[dict[str, str]]:
@@ -291,6 +321,32 @@ def _turns(rows: Rows) -> Iterator[dict[str, Any]]:
     for row in rows:
         turns = [turn if isinstance(turn, list) else [("A", "B")[i % 2], turn] for i, turn in enumerate(row["turns"])]
         yield {"turns": [{"speaker": speaker, "text": text.strip()} for speaker, text in turns]}
+
+
+def _untokenised_turns(rows: Rows) -> Iterator[dict[str, Any]]:
+    """Dialogues whose source stands with spaces before punctuation and clitics: the spaces are taken out."""
+    for row in _turns(rows):
+        for turn in row["turns"]:
+            turn["text"] = re.sub(r" (?=[.,!?;:)]|'(?:s|m|re|ve|ll|d)\b|n't\b)", "", turn["text"]).replace("( ", "(")
+        yield row
+
+
+def _customer_turns(rows: Rows) -> Iterator[dict[str, Any]]:
+    """MultiDoGO: what one customer says in one chat, in order; what the agent says is not in the set."""
+    for _, group in itertools.groupby(rows, key=lambda row: row["conversation"]):
+        yield {"turns": [{"speaker": "customer", "text": row["utterance"]} for row in group if row["utterance"].strip()]}
+
+
+def _minimal_pairs(rows: Rows) -> Iterator[dict[str, str]]:
+    """BLiMP, as its authors count: s-selection belongs to argument structure."""
+    for row in rows:
+        phenomenon = {"s-selection": "argument_structure"}.get(row["phenomenon"], row["phenomenon"])
+        yield {"good": row["sentence_good"], "bad": row["sentence_bad"], "phenomenon": phenomenon, "paradigm": row["UID"]}
+
+
+def _trivia(rows: Rows) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        yield {"context": "", "question": row["question"], "answer": row["answer"], "answer_start": -1}
 
 
 _DOMAINS = {  # of the services that dialogues about one thing alone have in train
@@ -357,8 +413,17 @@ PUBLIC: dict[str, PublicSet] = {
     "tinystories_sample": PublicSet("language_model", "stories in simple English", {"train": ("*.txt",)}, rows=_articles,
                                     hub=("roneneldan/TinyStories", None)),
     "fairytaleqa_stories": PublicSet("language_model", "fairy tales", {"train": ("train_stories.jsonl.gz",), "valid": ("val_stories.jsonl",)},
-                                     rows=lambda rows: _stories(json.loads(line) for r in rows for line in r["text"].splitlines()),
+                                     rows=lambda rows: _stories(_json_rows(rows)),
                                      folder="fairytaleqa"),
+    "story_books_2": PublicSet("language_model", "144 more public-domain story books", {"train": ("*.txt*",)}, shares=(0.94, 0.03, 0.03)),
+    # Trained on are only the books under CC BY 4.0; those to score are CC BY-NC-SA 4.0.
+    "textbooks": PublicSet("language_model", "textbooks", {
+        "train": ("college_success*.txt*", "life_liberty*.txt*", "physics.txt*", "principles_of_economics*.txt*"),
+        "valid": ("introduction_to_sociology*.txt*",), "test": ("introduction_to_philosophy*.txt*",)}),
+    "tinystories_more": PublicSet("language_model", "more stories in simple English", {"train": ("train_more.txt*",)}, rows=_simple_stories,
+                                  shares=(0.9, 0.05, 0.05)),
+    "onestopenglish": PublicSet("language_model", "news articles at three reading levels", {"train": ("train.jsonl*",)}, rows=_reading_levels,
+                                shares=(1.0, 0.0, 0.0)),
     "abc_news": PublicSet("language_model", "rural and science news", {"train": ("*.txt*",)}, rows=_lines),
     "imdb_unlabelled": PublicSet("language_model", "film reviews", {"train": ("unlabelled_*.txt.gz",)}, rows=_lines, folder="imdb"),
     "wikitext2": PublicSet("language_model", "WikiText-2, evaluation text", {"test": ("valid.txt",)},
@@ -416,9 +481,19 @@ PUBLIC: dict[str, PublicSet] = {
     "webquestions": PublicSet("answer", "questions of fact, no passage", _parts("jsonl", train="trainmodel", valid="val", test="devtest"), rows=_facts),
     "fairytaleqa": PublicSet("answer", "fairy tales with questions answered in them", _parts("jsonl", train="train_questions", valid="", test="val_questions"),
                              rows=_tale_questions, beside=("questions", "stories")),
+    "open_trivia_qa": PublicSet("answer", "trivia questions, no passage", _parts("jsonl", test=""), rows=_trivia),
     "country_facts": PublicSet("answer", "facts of countries", {"all": ("countries.tsv",)}, rows=_country_rows),
+    # Grammar
+    "blimp": PublicSet("minimal_pairs", "pairs of a grammatical and an ungrammatical sentence, 67 paradigms", {"test": ("pairs.jsonl*",)},
+                       rows=_minimal_pairs),
     # Dialogues and learners
     "dailydialog": PublicSet("dialogue", "everyday dialogues", {"all": ("validation.jsonl",)}, rows=_turns),
     "schema_guided_dialogue": PublicSet("dialogue", "task dialogues", _parts("jsonl", valid="dev", test=""), rows=_turns),
+    **{name: PublicSet("dialogue", about, {part: (f"{name}_{part}.jsonl*",) for part in ("train", "valid")}, folder="dialogues",
+                       rows=_untokenised_turns if name == "multiwoz21" else _turns)
+       for name, about in (("self_dialogue", "dialogues on films, music and sports, one writer for both sides"),
+                           ("taskmaster4", "coffee orders, one writer for both sides"), ("multiwoz21", "tourist information, two writers"),
+                           ("topical_chat", "talk about facts from the news"), ("chatterbot_corpus", "questions and answers by topic"))},
+    "multidogo_customers": PublicSet("dialogue", "what customers say in service chats", _parts(test=""), rows=_customer_turns, folder="multidogo"),
     "assistments2009": PublicSet("trace", "learners' attempts", _parts(valid=""), rows=_attempts),
 }  # fmt: skip

@@ -56,6 +56,8 @@ COLUMNS: dict[str, Column] = {
     "step": Column(cells.step_cell),
     "skill": Column(cells.name_cell),
     "correct": Column(cells.correct_cell),
+    "good": Column(cells.stripped_cell),
+    "bad": Column(cells.stripped_cell),
     "target_language": Column(cells.stripped_cell, default="", goes_with=_PAIR),
     "tone": Column(cells.stripped_cell, may_be_empty=True, default="", goes_with=_PAIR),
     "sentence": Column(cells.name_cell, ("sentence #", "sentence_id", "sentence_number", "sent_id", "sentence id"), may_be_empty=True),
@@ -72,6 +74,7 @@ TASK_COLUMNS = {
     "ask": ("context", "question", "answer", "answer_start"),
     "dialogue": ("turns",),
     "trace": ("student", "step", "skill", "correct"),
+    "minimal_pairs": ("good", "bad"),
 }
 # What a task reads if it is there. `sentence` says to which sentence the token of a row belongs.
 _READS_TOO = {"tag": ("sentence",), "command": ("sentence",), "translate": ("target_language",), "write": ("tone",)}

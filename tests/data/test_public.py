@@ -317,6 +317,62 @@ def test_learners_are_not_torn_apart_nor_mixed_up(mirror):
     assert frame.loc[:2, ["skill", "correct"]].to_numpy().tolist() == [["51", 0], ["51", 1], ["7", 1]]
 
 
+def test_books_with_their_own_shares_and_books_that_are_only_scored(mirror):
+    mirror("story_books_2", **{f"tale_{spell(i)}__txt": f"Tale {spell(i)}.\n\nThe end." for i in range(40)})
+    assert load_dataset("story_books_2")["split"].value_counts().to_dict() == {"train": 38, "valid": 1, "test": 1}
+    free = {"college_success__txt": "a", "life_liberty__txt__gz": "b", "physics__txt": "c", "principles_of_economics_3e__txt": "d"}
+    other = {"introduction_to_sociology_3e__txt": "e", "introduction_to_philosophy_2e__txt": "f", "u_s_history__txt": "g"}
+    mirror("textbooks", **free, **other)
+    frame = load_dataset("textbooks")
+    assert {split: "".join(rows["text"]) for split, rows in frame.groupby("split")} == {"train": "abcd", "valid": "e", "test": "f"}
+
+
+def test_simple_stories_begin_where_they_open(mirror):
+    mirror("tinystories_more", train_more__txt="Tom ran.\n\nOne day, Ann sat.\n\nâ€œNo,â€ she said.\n\nOnce upon a time, it rained.")
+    assert sorted(load_dataset("tinystories_more")["text"]) == [
+        "Once upon a time, it rained.",
+        "One day, Ann sat.\n\n“No,” she said.",
+        "Tom ran.",
+    ]
+
+
+def test_each_reading_level_is_a_text(mirror):
+    row = {"id": "x", "elementary": "It is hot.", "intermediate": "", "advanced": "It is exceedingly hot."}
+    mirror("onestopenglish", train__jsonl__gz=json.dumps(row) + "\n")
+    assert load_dataset("onestopenglish")["text"].tolist() == ["It is hot.", "It is exceedingly hot."]
+
+
+def test_dialogues_of_one_folder_and_spaces_of_tokenised_ones(mirror):
+    rows = [{"turns": [["user", "I 've a dog , ok ?"], ["agent", "It is n't here ( yet ) . Name : Rex 's"]]}]
+    files = {f"{name}_{part}__jsonl": json.dumps(rows[0]) + "\n" for name in ("multiwoz21", "self_dialogue") for part in ("train", "valid")}
+    mirror("dialogues", **files)
+    assert [turn["text"] for turn in load_dataset("multiwoz21", split="train")["turns"][0]] == [
+        "I've a dog, ok?", "It isn't here (yet). Name: Rex's"
+    ]  # fmt: skip
+    assert load_dataset("self_dialogue", split="valid")["turns"].iloc[0][0] == {"speaker": "user", "text": "I 've a dog , ok ?"}
+
+
+def test_turns_of_a_customer_make_one_dialogue(mirror):
+    head = "domain\tconversation\tturn\tintent\tutterance\tslots\n"
+    rows = "air\tone\t1\thi\thello\tO\nair\tone\t2\tbook\ta seat\tO O\nair\ttwo\t1\thi\they\tO\n"
+    mirror("multidogo", train__tsv__gz=head + rows, valid__tsv=head + "air\tthree\t1\thi\tyes\tO\n")
+    turns = load_dataset("multidogo_customers", split="train")["turns"]
+    assert [[turn["text"] for turn in each] for each in turns] == [["hello", "a seat"], ["hey"]]
+
+
+def test_trivia_and_minimal_pairs(mirror):
+    row = {"category": "sports", "question": "Who won?", "choice": ["Ann", "Bob"], "answer": "Bob"}
+    mirror("open_trivia_qa", train__jsonl=json.dumps(row) + "\n", valid__jsonl=json.dumps(row) + "\n")
+    assert load_dataset("open_trivia_qa", split="train").iloc[0].to_dict() == {
+        "context": "", "question": "Who won?", "answer": "Bob", "answer_start": -1, "split": "train"
+    }  # fmt: skip
+    pair = {"UID": "drop", "phenomenon": "s-selection", "sentence_good": "He runs.", "sentence_bad": "He run."}
+    mirror("blimp", pairs__jsonl__gz=json.dumps(pair) + "\n")
+    assert load_dataset("blimp").iloc[0].to_dict() == {
+        "good": "He runs.", "bad": "He run.", "phenomenon": "argument_structure", "paradigm": "drop", "split": "test"
+    }  # fmt: skip
+
+
 def test_part_missing_in_the_mirror_is_named(mirror):
     mirror("sst2", train__tsv=reviews(20))
     with pytest.raises(FileNotFoundError, match=r"sst2.dev\.tsv\*: there is no such file in the mirror. Copy the set again"):
