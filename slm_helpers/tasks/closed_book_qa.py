@@ -10,7 +10,7 @@ from slm_helpers.metrics.classification import fit_confidence, logit
 from slm_helpers.metrics.question_answering import answer_table, exact_matches, token_f1_scores
 from slm_helpers.tasks.base import Evaluation, Task, starting_tokenizer
 from slm_helpers.tasks.reading import warn_of
-from slm_helpers.tasks.text_classification import add_ngrams, text_scores
+from slm_helpers.tasks.text_classification import add_ngrams, new_classifier, text_scores
 from slm_helpers.training.config import TrainConfig
 
 import numpy as np
@@ -19,8 +19,6 @@ from scipy.special import softmax
 
 if TYPE_CHECKING:
     from slm_helpers.models.saved import SavedModel
-
-SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base
 
 
 class ClosedBookQA(Task):
@@ -75,7 +73,6 @@ class ClosedBookQA(Task):
             raise ValueError(f"train has {answers} different answer(s), but without passages two at least are needed to choose from.")
 
     def _train(self, frame, *, base, config, keep_valid, checkpoint_dir, callbacks):
-        from slm_helpers.models.classifiers import build_text_classifier, classifier_from_base
         from slm_helpers.models.saved import SavedModel
         from slm_helpers.training.batches import encode_texts
         from slm_helpers.training.classification import fit_classifier
@@ -85,10 +82,7 @@ class ClosedBookQA(Task):
         warn_of(len(parts["train"]) - len(rows["train"]), "train", "without an answer")
         labels = sorted(rows["train"]["answer"].unique())
         tokenizer = starting_tokenizer(base, rows["train"]["question"])
-        if base is None:
-            model = build_text_classifier(tokenizer.vocab_size, num_classes=len(labels), dropout=self.dropout, **SCRATCH)
-        else:
-            model = classifier_from_base(base.model, num_classes=len(labels), dropout=self.dropout)
+        model = new_classifier(base, tokenizer.vocab_size, num_classes=len(labels), dropout=self.dropout)
         if "valid" in rows:  # what nobody can know says nothing about when to stop
             rows["valid"] = rows["valid"][rows["valid"]["answer"].isin(labels)]
         ids = {split: encode_texts(tokenizer, part["question"].tolist()) for split, part in rows.items() if len(part)}

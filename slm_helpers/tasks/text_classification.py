@@ -163,7 +163,7 @@ class TextClassifier(ClassifierMixin, Task):
         frame = frame.assign(label=frame["label"].astype(str))
         parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
         tokenizer = starting_tokenizer(base, parts["train"]["text"])
-        model = self._build(base, tokenizer.vocab_size, len(labels))
+        model = new_classifier(base, tokenizer.vocab_size, num_classes=len(labels), dropout=self.dropout)
         ids = {split: encode_texts(tokenizer, rows["text"], max_tokens=self.max_tokens) for split, rows in parts.items()}
         codes = {split: rows["label"].map(labels.index).to_numpy() for split, rows in parts.items()}
         valid = (ids["valid"], codes["valid"]) if "valid" in parts else None
@@ -196,15 +196,17 @@ class TextClassifier(ClassifierMixin, Task):
             self.saved_, frame, balanced=self.training_config().class_weight == "balanced", keep_valid=keep_valid, seed=self.seed
         )
 
-    def _build(self, base: SavedModel | None, vocab_size: int, num_classes: int) -> keras.Model:
-        from slm_helpers.models.classifiers import build_text_classifier, classifier_from_base
-
-        if base is None:
-            return build_text_classifier(vocab_size, num_classes=num_classes, dropout=self.dropout, **SCRATCH)
-        return classifier_from_base(base.model, num_classes=num_classes, dropout=self.dropout)
-
     def _learned(self) -> None:
         self.classes_ = labels_as(self.saved_.labels, self.saved_.settings.get("label_kind", "str"))
+
+
+def new_classifier(base: SavedModel | None, vocab_size: int, *, num_classes: int, dropout: float) -> keras.Model:
+    """Return a classifier of texts on the layers of a base, or a small one with random weights for so many token ids."""
+    from slm_helpers.models.classifiers import build_text_classifier, classifier_from_base
+
+    if base is None:
+        return build_text_classifier(vocab_size, num_classes=num_classes, dropout=dropout, **SCRATCH)
+    return classifier_from_base(base.model, num_classes=num_classes, dropout=dropout)
 
 
 def labels_as(labels: Sequence[str], kind: str) -> np.ndarray:
