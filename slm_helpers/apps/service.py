@@ -16,7 +16,7 @@ from slm_helpers.generation.sampling import Sampler
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.registry import backbone_config, load_backbone_weights
 from slm_helpers.models.saved import SavedModel
-from slm_helpers.tasks import text_classification as classify
+from slm_helpers.tasks.text_classification import text_probs
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.finetune import fit_examples
@@ -157,7 +157,7 @@ class ServiceAssistant:
             self._check(message, f"Message {number} of {len(messages)}" if len(messages) > 1 else "The message")
         if not len(messages):
             return []
-        probs = classify.text_probs(self.classifier, list(messages))
+        probs = text_probs(self.classifier, list(messages))
         decisions = []
         for query, row in zip(messages if queries is None else queries, probs, strict=True):
             intent, confidence = self.classifier.labels[int(row.argmax())], float(row.max())

@@ -171,15 +171,3 @@ class LanguageModel(Task):
         if self.is_given("warmup_steps") or self.is_given("warmup_share"):
             return config
         return replace(config, warmup_steps=min(config.warmup_steps, config.epochs * num_windows // batch_size // 5))
-
-
-# For notebooks that are not on the class yet.
-
-DEFAULT = LanguageModel.default_config
-LIMITS = LanguageModel.limits
-
-
-def train(frame, *, base, config=TrainConfig(), tokenizer=None):
-    """Fine-tune a language model: the function behind `LanguageModel`."""
-    model = LanguageModel(base, config=config, tokenizer=tokenizer, seed=config.seed).fit_frame(frame)
-    return model.saved_, model.history_

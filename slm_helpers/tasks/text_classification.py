@@ -281,37 +281,3 @@ def _no_history() -> pd.DataFrame:
     from slm_helpers.training.finetune import HISTORY_COLUMNS
 
     return pd.DataFrame(columns=list(HISTORY_COLUMNS))
-
-
-# For notebooks that are not on the class yet.
-
-DEFAULT = TextClassifier.default_config
-
-
-def train(frame, *, base, config=TrainConfig(), ngrams=True, keep_valid=False):
-    """Fine-tune a classifier: the function behind `TextClassifier`."""
-    classifier = TextClassifier(base, config=config, ngrams=ngrams, seed=config.seed).fit_frame(frame, keep_valid=keep_valid)
-    return classifier.saved_, classifier.history_
-
-
-def predict(saved, rows):
-    """Return prediction and confidence for rows with a text."""
-    return TextClassifier.from_saved(saved).predict_rows(rows)
-
-
-def evaluate(saved, frame):
-    """Score rows with text and label."""
-    return TextClassifier.from_saved(saved).evaluate_frame(frame)
-
-
-def __getattr__(name: str):
-    """Return what has moved to the folders models and training."""
-    if name == "classifier_from_base":
-        from slm_helpers.models.classifiers import classifier_from_base
-
-        return classifier_from_base
-    if name in ("fit_head", "fit_classifier", "predict_probs", "_rows"):
-        from slm_helpers.training import classification
-
-        return getattr(classification, name)
-    raise AttributeError(name)

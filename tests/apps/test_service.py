@@ -13,7 +13,7 @@ from slm_helpers.apps.service import (
 )
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import SavedModel
-from slm_helpers.tasks import text_classification as classify
+from slm_helpers.tasks.text_classification import TextClassifier
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
 
@@ -44,7 +44,7 @@ def desk(monkeypatch):
             rows.append([top if i == place else (1 - top) / 2 for i in range(3)])
         return np.array(rows)
 
-    monkeypatch.setattr(classify, "text_probs", probs)
+    monkeypatch.setattr(service, "text_probs", probs)
     made = ServiceAssistant(SavedModel(model=None, task="classify", labels=LABELS), REPLIES, threshold=0.6, max_words=20)
     made.asked = asked
     return made
@@ -154,7 +154,7 @@ def test_a_desk_whose_parts_do_not_fit_is_refused():
 def test_one_intent_only_is_refused():
     frame = pd.DataFrame({"text": ["hello", "good day"], "label": ["greet"] * 2, "split": ["train", "valid"]})
     with pytest.raises(ValueError, match="1 class"):
-        classify.train(frame, base=None)
+        TextClassifier(None).fit_frame(frame)
 
 
 # Replies

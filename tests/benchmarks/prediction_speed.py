@@ -53,15 +53,11 @@ def make_model(folder: Path, options: argparse.Namespace) -> tuple[Path, int]:
 
     from slm_helpers.data.loading import load_dataset
     from slm_helpers.models.saved import load_pretrained, save_model
-    from slm_helpers.tasks import text_classification as classify
-    from slm_helpers.training.config import TrainConfig
+    from slm_helpers.tasks.text_classification import TextClassifier
 
     frame = load_dataset("sentiment").groupby("split").head(64)
-    saved, _ = classify.train(
-        frame,
-        base=None if options.random else load_pretrained("slm-base-en"),
-        config=TrainConfig(epochs=1, seed=options.seed),
-    )
+    base = None if options.random else load_pretrained("slm-base-en")
+    saved = TextClassifier(base, epochs=1, seed=options.seed).fit_frame(frame).saved_
     save_model(folder, saved.model, tokenizer=saved.tokenizer, task="classify", labels=saved.labels, settings=saved.settings)
     return folder, saved.model.count_params()
 

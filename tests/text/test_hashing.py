@@ -2,10 +2,9 @@
 
 from slm_helpers._backend import keras
 from slm_helpers.models.layers import HashedLinear
-from slm_helpers.tasks import text_classification as classify
+from slm_helpers.tasks.text_classification import TextClassifier, add_ngrams
 from slm_helpers.text import hashing as ngrams
 from slm_helpers.text.hashing import MAX_NGRAMS, fit_ensemble_weights, fit_ngram_table, hash_ngrams, ngram_scores, num_buckets_for
-from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
@@ -102,7 +101,7 @@ def test_valid_is_kept_out_where_it_is_still_needed():
         split="valid"
     )
     frame = pd.concat([frame, secret], ignore_index=True)
-    alone, _ = classify.train(frame, base=None, config=TrainConfig(epochs=1), ngrams=False)
+    alone = TextClassifier(None, epochs=1, ngrams=False).fit_frame(frame).saved_
     id_of = hash_ngrams(["zebra"], num_buckets=num_buckets_for(2))[0][0]
-    tables = [classify.add_ngrams(alone, frame, keep_valid=keep).model.get_layer("ngram_scores").get_weights()[0] for keep in (True, False)]
+    tables = [add_ngrams(alone, frame, keep_valid=keep).model.get_layer("ngram_scores").get_weights()[0] for keep in (True, False)]
     assert np.allclose(tables[0][id_of, :-1], 0) and tables[1][id_of, 1] > 0

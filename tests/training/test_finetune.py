@@ -3,14 +3,13 @@
 import itertools
 import signal
 
-from slm_helpers.models.classifiers import build_text_classifier
+from slm_helpers.models.classifiers import build_text_classifier, classifier_from_base
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import load_model, save_model
-from slm_helpers.tasks import text_classification as classify
-from slm_helpers.tasks.text_classification import classifier_from_base, fit_classifier, fit_head, predict_probs
 from slm_helpers.text.tokenizers import train_char_tokenizer
-from slm_helpers.training import finetune, loop
+from slm_helpers.training import classification, finetune, loop
 from slm_helpers.training.batches import RowBatches, encode_texts
+from slm_helpers.training.classification import fit_classifier, fit_head, predict_probs
 from slm_helpers.training.config import ROW_DEFAULTS, TrainConfig
 from slm_helpers.training.finetune import HISTORY_COLUMNS, layer_names
 
@@ -71,7 +70,7 @@ def test_a_text_becomes_its_tokens_after_an_end_and_loses_its_middle_where_it_is
 
 def test_an_epoch_uses_every_text_once_in_batches_of_even_size_and_like_length():
     texts = [np.full(n, 3, "int32") for n in np.random.default_rng(0).integers(1, 60, 100)]
-    rows = classify._rows(new_classifier(), texts, np.arange(100) % 2, name="train")
+    rows = classification._rows(new_classifier(), texts, np.arange(100) % 2, name="train")
     batches = RowBatches(rows, batch_size=32, seed=1)
     assert (batches.batch_size, len(batches)) == (25, 4)
     assert sorted(np.concatenate(batches.rows(0))) == list(range(100))
@@ -89,7 +88,7 @@ def test_an_epoch_uses_every_text_once_in_batches_of_even_size_and_like_length()
 def test_a_batch_is_padded_on_the_right_and_filled_up_with_rows_that_do_not_count():
     model = new_classifier()
     texts, labels = toy_task(3)
-    rows = classify._rows(model, texts, labels, name="train")
+    rows = classification._rows(model, texts, labels, name="train")
     (inputs,), batch_labels, weights = rows.batch(np.array([2, 0]), 4)
     assert inputs.shape[0] == 4 and inputs.shape[1] % 8 == 0
     for row, i in enumerate((2, 0)):
@@ -106,7 +105,7 @@ def test_rows_of_weight_zero_change_neither_loss_nor_update():
         model = new_classifier()
         compiled = finetune.RowStep(model, FAST.with_defaults(ROW_DEFAULTS))
         compiled.optimizer.learning_rate = 0.01
-        rows = classify._rows(model, texts, labels, name="train")
+        rows = classification._rows(model, texts, labels, name="train")
         inputs, targets, weights_of_rows = rows.batch(np.arange(4), size)
         losses.append(compiled.train(*inputs, targets, weights_of_rows))
         weights.append(model.get_weights())
@@ -116,7 +115,7 @@ def test_rows_of_weight_zero_change_neither_loss_nor_update():
 
 
 def test_balanced_weights_give_every_class_the_same_share():
-    rows = classify._rows(new_classifier(num_classes=3), [np.array([3])] * 8, [0, 0, 0, 0, 0, 0, 2, 2], name="train", balanced=True)
+    rows = classification._rows(new_classifier(num_classes=3), [np.array([3])] * 8, [0, 0, 0, 0, 0, 0, 2, 2], name="train", balanced=True)
     np.testing.assert_allclose(rows.weights, [8 / 12] * 6 + [2.0] * 2)  # 8 rows, two classes that occur: 4 a class
 
 
