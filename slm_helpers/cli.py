@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 
 from slm_helpers._checks import printable
 from slm_helpers._signals import exit_on_sigterm
+from slm_helpers.tasks import TASKS
 
-_TASKS = ("classify", "tag", "answer", "ask", "translate", "write", "trace", "command", "listen", "lm")
-# Options that name a file's columns.
+# Options that name a file's columns: those of the tasks, written out since `data.schema` would load pandas for `slm --help`.
 ALL_COLUMNS = (
     *("text", "label", "tokens", "tags", "sentence", "intent", "sound", "context", "question", "answer", "answer_start"),
     *("source", "target", "target_language", "tone", "student", "step", "skill", "correct"),
@@ -141,7 +141,7 @@ def _build_parser() -> argparse.ArgumentParser:
     score.set_defaults(run=_score)
 
     finetune = commands.add_parser("finetune", help="train a model for a task on your own table or a named set")
-    finetune.add_argument("task", choices=_TASKS, metavar="TASK", help=", ".join(_TASKS))
+    finetune.add_argument("task", choices=TASKS, metavar="TASK", help=", ".join(TASKS))
     finetune.add_argument("--train", required=True, nargs="+", metavar="FILE", help="files, or names of sets; dealt 80/10/10 if alone")
     finetune.add_argument("--valid", metavar="FILE", help="rows that choose the epoch (default: a tenth of train)")
     finetune.add_argument("--test", metavar="FILE", help="rows that are scored at the end")

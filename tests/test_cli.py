@@ -2,10 +2,12 @@ import json
 import warnings
 
 from slm_helpers import cli
+from slm_helpers.data import schema
 from slm_helpers.generation.generator import TextGenerator
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import load_model, save_model
 from slm_helpers.reports.machine import Check
+from slm_helpers.tasks import TASKS, task_class
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 
 import numpy as np
@@ -267,3 +269,9 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     assert code == 130 and "after step 3 of 9" in err and "--resume" in err
     monkeypatch.setattr(cli, "_check", lambda options: (_ for _ in ()).throw(KeyboardInterrupt()))
     assert run(capsys, "check")[::2] == (130, "slm: interrupted\n")
+
+
+def test_every_column_of_a_task_has_an_option():
+    for word in TASKS:
+        kind = task_class(word)
+        assert set(kind.columns) <= set(cli.ALL_COLUMNS) <= set(schema.ALL_COLUMNS), word
