@@ -3,27 +3,9 @@
 from slm_helpers.baselines.extractive_qa import SpanBaseline
 from slm_helpers.metrics.question_answering import exact_matches
 from slm_helpers.text.words import split_words
+from tests.toys import passages
 
-import numpy as np
-import pandas as pd
 import pytest
-
-NAMES, COLOURS, THINGS = ["Mia", "Tom", "Ada", "Ben", "Eva"], ["red", "blue", "green", "white"], ["kite", "drum", "boat", "lamp", "ball"]
-
-
-def passages(num_rows: int, *, seed: int = 0, none: bool = True) -> pd.DataFrame:
-    """Rows that a few steps suffice to learn: who owns what; every fourth question is about somebody else."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for i in range(num_rows):
-        names = rng.permutation(NAMES)
-        things = [f"a {colour} {thing}" for colour, thing in zip(rng.choice(COLOURS, 3), rng.permutation(THINGS), strict=False)]
-        context = " ".join(f"{name} has {thing}." for name, thing in zip(names, things, strict=False))
-        known = not none or i % 4 > 0
-        who = rng.integers(3) if known else 3
-        reply = things[who] if known else ""
-        rows.append((context, f"What does {names[who]} have?", reply, context.find(reply) if known else -1))
-    return pd.DataFrame(rows, columns=["context", "question", "answer", "answer_start"])
 
 
 def test_an_answer_may_hold_the_full_stop_of_a_title():

@@ -6,26 +6,10 @@ from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.recipes import public_results as public
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
+from tests.toys import toy_rows
 
 import keras
-import numpy as np
 import pandas as pd
-
-PEOPLE, PLACES = ["Ada", "Bo", "Cleo", "Dan"], ["Bergen", "Oslo", "Turin", "Lima"]
-
-
-def toy_rows(num_rows: int, *, seed: int = 0) -> pd.DataFrame:
-    """Sentences with a person, of one word or two, and mostly a place: a few steps suffice to learn them."""
-    rng = np.random.default_rng(seed)
-    tokens, tags = [], []
-    for i in range(num_rows):
-        person, place = rng.choice(PEOPLE), rng.choice(PLACES)
-        first = [person, "Moss"] if i % 2 else [person]
-        words = ["today", *first, "walks", "to", place, str(i)] if i % 3 else ["so", *first, "sleeps", str(i)]
-        marks = ["O", "B-PER", *["I-PER"] * (len(first) - 1), *(["O", "O", "B-LOC", "O"] if i % 3 else ["O", "O"])]
-        tokens.append(" ".join(words))
-        tags.append(" ".join(marks))
-    return pd.DataFrame({"tokens": tokens, "tags": tags})
 
 
 def small_base(texts, cell: str = "gru") -> SavedModel:

@@ -9,27 +9,10 @@ from slm_helpers.recipes import train_reader
 from slm_helpers.tasks.extractive_qa import ExtractiveQA
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
+from tests.toys import passages
 
 import keras
-import numpy as np
 import pandas as pd
-
-NAMES, COLOURS, THINGS = ["Mia", "Tom", "Ada", "Ben", "Eva"], ["red", "blue", "green", "white"], ["kite", "drum", "boat", "lamp", "ball"]
-
-
-def passages(num_rows: int, *, seed: int = 0, none: bool = True) -> pd.DataFrame:
-    """Rows that a few steps suffice to learn: who owns what; every fourth question is about somebody else."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for i in range(num_rows):
-        names = rng.permutation(NAMES)
-        things = [f"a {colour} {thing}" for colour, thing in zip(rng.choice(COLOURS, 3), rng.permutation(THINGS), strict=False)]
-        context = " ".join(f"{name} has {thing}." for name, thing in zip(names, things, strict=False))
-        known = not none or i % 4 > 0
-        who = rng.integers(3) if known else 3
-        reply = things[who] if known else ""
-        rows.append((context, f"What does {names[who]} have?", reply, context.find(reply) if known else -1))
-    return pd.DataFrame(rows, columns=list(ExtractiveQA.columns))
 
 
 def small_base(seed: int = 3, **sizes) -> SavedModel:

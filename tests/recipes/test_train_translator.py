@@ -3,31 +3,13 @@
 from slm_helpers.data import results
 from slm_helpers.models.saved import load_model
 from slm_helpers.recipes import train_translator
+from tests.toys import toy_pairs
 
 import numpy as np
 import pandas as pd
 import pytest
 
 SMALL = {"embedding_dim": 24, "encoder_units": 24, "units": 32}
-
-
-WORDS = {
-    "es": {"the cat": "el gato", "the dog": "el perro", "sees": "ve", "likes": "quiere", "Ada": "Ada", "me": "a mí"},
-    "de": {"the cat": "die Katze", "the dog": "der Hund", "sees": "sieht", "likes": "mag", "Ada": "Ada", "me": "mich"},
-}
-
-
-def toy_pairs(languages=("es", "de")) -> pd.DataFrame:
-    """All sentences of who sees or likes whom, in both languages."""
-    rows = []
-    for who in ("the cat", "the dog", "Ada"):
-        for verb in ("sees", "likes"):
-            for whom in ("the cat", "the dog", "Ada", "me"):
-                for end in (".", "!", "?"):
-                    for to in languages:
-                        words = [WORDS[to][part] for part in (who, verb, whom)]
-                        rows.append((f"{who} {verb} {whom}{end}", " ".join(words) + end, to))
-    return pd.DataFrame(rows, columns=["source", "target", "target_language"])
 
 
 def test_pairs_are_joined_with_a_comma_and_only_names_keep_their_capital():

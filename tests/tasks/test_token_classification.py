@@ -17,6 +17,7 @@ from slm_helpers.text.tagging import MAX_CHARACTERS, NUM_CHARACTERS, tag_codes
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training import finetune
 from slm_helpers.training.config import TrainConfig
+from tests.toys import toy_rows
 
 import keras
 import numpy as np
@@ -26,21 +27,6 @@ import pytest
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 FLOAT32 = TrainConfig(precision="float32")
 FAST = {"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "config": FLOAT32}
-PEOPLE, PLACES = ["Ada", "Bo", "Cleo", "Dan"], ["Bergen", "Oslo", "Turin", "Lima"]
-
-
-def toy_rows(num_rows: int, *, seed: int = 0) -> pd.DataFrame:
-    """Sentences with a person, of one word or two, and mostly a place: a few steps suffice to learn them."""
-    rng = np.random.default_rng(seed)
-    tokens, tags = [], []
-    for i in range(num_rows):
-        person, place = rng.choice(PEOPLE), rng.choice(PLACES)
-        first = [person, "Moss"] if i % 2 else [person]
-        words = ["today", *first, "walks", "to", place, str(i)] if i % 3 else ["so", *first, "sleeps", str(i)]
-        marks = ["O", "B-PER", *["I-PER"] * (len(first) - 1), *(["O", "O", "B-LOC", "O"] if i % 3 else ["O", "O"])]
-        tokens.append(" ".join(words))
-        tags.append(" ".join(marks))
-    return pd.DataFrame({"tokens": tokens, "tags": tags})
 
 
 @pytest.fixture(scope="module")

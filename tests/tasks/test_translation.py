@@ -15,6 +15,7 @@ from slm_helpers.tasks.translation import Translator, encode_sources, target_lan
 from slm_helpers.text.tokenizers import train_bpe_tokenizer
 from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.pairs import PairBatches, fit_pairs, pair_losses
+from tests.toys import toy_pairs
 
 import keras
 import numpy as np
@@ -24,23 +25,6 @@ import pytest
 END = 2
 SMALL = {"embedding_dim": 24, "encoder_units": 24, "units": 32}
 FAST = TrainConfig(epochs=45, batch_size=32, learning_rate=0.01, warmup_steps=10, schedule="linear", precision="float32")
-WORDS = {
-    "es": {"the cat": "el gato", "the dog": "el perro", "sees": "ve", "likes": "quiere", "Ada": "Ada", "me": "a mí"},
-    "de": {"the cat": "die Katze", "the dog": "der Hund", "sees": "sieht", "likes": "mag", "Ada": "Ada", "me": "mich"},
-}
-
-
-def toy_pairs(languages=("es", "de")) -> pd.DataFrame:
-    """All sentences of who sees or likes whom, in both languages."""
-    rows = []
-    for who in ("the cat", "the dog", "Ada"):
-        for verb in ("sees", "likes"):
-            for whom in ("the cat", "the dog", "Ada", "me"):
-                for end in (".", "!", "?"):
-                    for to in languages:
-                        words = [WORDS[to][part] for part in (who, verb, whom)]
-                        rows.append((f"{who} {verb} {whom}{end}", " ".join(words) + end, to))
-    return pd.DataFrame(rows, columns=["source", "target", "target_language"])
 
 
 def numpy(value) -> np.ndarray:
