@@ -298,14 +298,15 @@ def load_line_pairs(name: str, options: Options) -> pd.DataFrame:
 def _deal_own(path: Path, frame: pd.DataFrame, seed: int) -> np.ndarray:
     if len(frame) < 10:
         raise ValueError(f"{path}: {len(frame)} rows are too few to split. Give ten at least, or a column 'split' with train, valid, test.")
-    key = next(name for name in ("text", "tokens", "source", "context", "student", *frame.columns) if name in frame)
+    key = next(name for name in ("text", "tokens", "source", "context", "student", "sound", *frame.columns) if name in frame)
     keys = frame[key].astype(str) + (" " + frame["question"] if key == "context" and not frame["context"].any() else "")
     # Dealt label by label, a class of four rows or fewer stays whole in train.
-    splits = make_splits(keys, labels=frame.get("label"), exact=key == "student", seed=seed)
+    splits = make_splits(keys, labels=frame.get("label"), exact=key in ("student", "sound"), seed=seed)
     num_labels = frame["label"].nunique() if "label" in frame else 0
     if num_labels > 1 and not (splits != "train").any():
         raise ValueError(
-            f"{path}: {len(frame)} rows have {num_labels} different labels, none of them on five texts, so none can be held "
-            "out to measure a model. Is it the column of the labels? Else join classes, or name other files for valid and test."
+            f"{path}: {len(frame)} rows have {num_labels} different labels, none of them on five texts (those that differ in digits or "
+            "signs alone count as one), so none can be held out to measure a model. Is it the column of the labels? Else join classes, or "
+            "name other files for valid and test."
         )
     return splits

@@ -264,14 +264,15 @@ def check_free_disk(folder: Path) -> None:
 def _deal_valid(rows: pd.DataFrame, seed: int) -> np.ndarray:
     """Return "train" or "valid" for each row: a tenth, 2,000 at most; whole learners, or valid would know what train is to learn."""
     labels = next((rows[name] for name in ("label", "intent") if name in rows), None)
-    if "student" in rows:
+    named = next((name for name in ("student", "sound") if name in rows), None)  # names, which digits tell apart
+    if named == "student":
         keys, share = rows["student"], 0.1
     else:
         keys = (
             rows.drop(columns=["split", *(name for name in ("label", "tags", "intent") if name in rows)]).astype(str).agg(" ".join, axis=1)
         )
         share = min(0.1, 2000 / len(rows))
-    return make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact="student" in rows, seed=seed)
+    return make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact=named is not None, seed=seed)
 
 
 def _checkpoint_dir(out: Path, estimator: Task, frame: pd.DataFrame, *, resume: bool) -> Path:
