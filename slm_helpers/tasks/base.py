@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,8 +19,6 @@ from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
 
 if TYPE_CHECKING:  # Keras is loaded by the first training or model folder, not by an import
     from slm_helpers._backend import keras
@@ -37,8 +36,11 @@ class Evaluation:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)  # what stands behind them, by name
 
 
-class Task(BaseEstimator):
-    """A task as a scikit-learn estimator; each task fills in the class attributes and the methods that raise NotImplementedError here.
+class Task:
+    """A task as a scikit-learn estimator, by that library's rules but without loading it, which takes longer than to tell what is
+    wrong with a file.
+
+    Each task fills in the class attributes and the methods that raise NotImplementedError here.
 
     Constructor arguments are kept as given; None means that the task chooses. What `fit` learns ends in an underscore: `saved_`
     (network, tokeniser, labels, settings), `history_` (DataFrame), `evaluation_` after `evaluate`.
@@ -66,6 +68,7 @@ class Task(BaseEstimator):
     base_tasks: ClassVar[tuple[str, ...]] = ("lm",)  # tasks that a base may be of
     default_config: ClassVar[TrainConfig] = TrainConfig()
     scratch_config: ClassVar[TrainConfig | None] = None  # without a base, where other settings are better then
+    is_classifier: ClassVar[bool] = False  # whether scikit-learn may deal rows class by class
 
     # To be filled in by a task.
 
@@ -237,6 +240,30 @@ class Task(BaseEstimator):
         estimator._learned()
         return estimator
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor arguments by name; `deep` is accepted for scikit-learn and changes nothing."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change constructor arguments; raise ValueError for one that the task has not."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{type(self).__name__} has no setting {name!r}; its settings are {', '.join(known)}.")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        usual = {name: parameter.default for name, parameter in inspect.signature(type(self)).parameters.items()}
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not usual[name] and value != usual[name]]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, Tags, TargetTags
+
+        kind, tags = ("classifier", ClassifierTags()) if self.is_classifier else (None, None)
+        return Tags(estimator_type=kind, target_tags=TargetTags(required=self.is_classifier), classifier_tags=tags)
+
     def __sklearn_clone__(self) -> Self:
         """Return an unfitted copy; a base that is an opened model is shared, since training never changes it."""
         return type(self)(**self.get_params(deep=False))
@@ -249,6 +276,8 @@ class Task(BaseEstimator):
 
     def _fitted(self) -> SavedModel:
         if not hasattr(self, "saved_"):
+            from sklearn.exceptions import NotFittedError
+
             name = type(self).__name__
             raise NotFittedError(f"This {name} has learned nothing yet. Call fit first, or open a model folder with {name}.load(folder).")
         return self.saved_

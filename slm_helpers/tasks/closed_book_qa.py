@@ -15,7 +15,6 @@ from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 if TYPE_CHECKING:
     from slm_helpers.models.saved import SavedModel
@@ -152,6 +151,8 @@ def _calibrate(saved: SavedModel, valid: pd.DataFrame | None) -> SavedModel:
 
 def _answers(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
     """Return the most probable answer to each question and its probability, not yet calibrated."""
+    from scipy.special import softmax
+
     _check_no_context(rows)
     if not len(rows):
         return [], np.zeros(0)

@@ -29,7 +29,6 @@ from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 if TYPE_CHECKING:
     from slm_helpers.models.saved import SavedModel
@@ -209,6 +208,8 @@ class IntentSlotParser(Task):
         return both
 
     def _intent_probs(self, logits: np.ndarray) -> np.ndarray:
+        from scipy.special import softmax
+
         return softmax(logits.astype("float64") / self.saved_.settings.get("intent_temperature", 1.0), axis=-1)
 
     def _learned(self) -> None:

@@ -15,8 +15,6 @@ from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
-from sklearn.base import ClassifierMixin
 
 if TYPE_CHECKING:
     from slm_helpers.models.saved import SavedModel
@@ -25,7 +23,7 @@ STACKED = 2  # frames that the network reads in one step
 _MIN_STEPS = 300  # where recordings are few, batches are smaller (16 at least), so that about so many steps are made
 
 
-class KeywordSpotter(ClassifierMixin, Task):
+class KeywordSpotter(Task):
     """The word (or any other class) of a short recording.
 
     A recording is the path of a WAV file (mono, 8,000 samples a second) or its samples, a flat array in [-1, 1]. The network always
@@ -55,6 +53,7 @@ class KeywordSpotter(ClassifierMixin, Task):
     """
 
     task = "listen"
+    is_classifier = True
     columns = ("sound", "label")
     target = "label"
     predict_columns = ("sound",)
@@ -91,6 +90,8 @@ class KeywordSpotter(ClassifierMixin, Task):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the calibrated probability of each of `classes_` for each recording: shape (num_recordings, num_classes)."""
         from slm_helpers.training.finetune import run_rows
+
+        from scipy.special import softmax
 
         saved, sounds = self._fitted(), [row["sound"] for row in self._rows(X)]
         if not sounds:

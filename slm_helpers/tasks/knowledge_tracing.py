@@ -14,7 +14,6 @@ from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 if TYPE_CHECKING:
     from slm_helpers._backend import keras
@@ -128,6 +127,8 @@ class KnowledgeTracer(Task):
         from slm_helpers._backend import cached_on, quiet_retracing
         from slm_helpers.training.finetune import run_rows
 
+        from scipy.special import softmax
+
         saved = self._fitted()
         num_skills = len(saved.labels)
         if not len(histories):
@@ -201,6 +202,8 @@ class KnowledgeTracer(Task):
 
     def _probabilities(self, attempts: _Attempts, rows: Sequence[dict[str, Any]], numbers: Iterable[int]) -> np.ndarray:
         """Return the probability of a correct answer for the next rows, from those above them, which `attempts` remembers."""
+        from scipy.special import softmax
+
         saved = self._fitted()
         checked = [attempts.check(row, number) for row, number in zip(rows, numbers, strict=True)]
         pieces = _cut(attempts.learners, checked, len(saved.labels))

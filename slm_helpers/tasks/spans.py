@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slm_helpers.baselines.extractive_qa import SpanBaseline
 from slm_helpers.tasks.reading import Reading
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.text.words import split_words
@@ -40,6 +39,8 @@ class SpanScores:
 
 def fit_span_model(tokenizer: Tokenizer, rows: pd.DataFrame, *, seed: int = 42) -> dict[str, Any]:
     """Fit the log-linear model to training rows; returns it as settings to save: max_words, span_weights, none_weights."""
+    from slm_helpers.baselines.extractive_qa import SpanBaseline
+
     reading = Reading(tokenizer)
     reading.add([*rows["context"], *rows["question"]])
     model = SpanBaseline(idf=reading.rarity, max_words=longest_answer(rows), seed=seed)
@@ -56,6 +57,7 @@ def longest_answer(rows: pd.DataFrame) -> int:
 
 def score_spans(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> list[SpanScores]:
     """Return the spans of each row's context, up to the setting max_words and within a sentence, with their scores."""
+    from slm_helpers.baselines.extractive_qa import SpanBaseline
     from slm_helpers.training.finetune import run_rows
 
     reading = Reading(saved.tokenizer)

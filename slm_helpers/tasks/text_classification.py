@@ -17,7 +17,6 @@ from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
-from sklearn.base import ClassifierMixin
 
 if TYPE_CHECKING:
     from slm_helpers._backend import keras
@@ -30,7 +29,7 @@ _LEAST_SECONDS = 5.0  # that compiling a training step takes: with less left, th
 FEW_ROWS = 2000  # of train; with no more than these a linear probe of the base is tried too
 
 
-class TextClassifier(ClassifierMixin, Task):
+class TextClassifier(Task):
     """A class for each text.
 
     A recurrent network is trained, and a linear model is fitted to the n-grams of the texts; the score of a class is the sum of both,
@@ -63,6 +62,7 @@ class TextClassifier(ClassifierMixin, Task):
     """
 
     task = "classify"
+    is_classifier = True
     columns = ("text", "label")
     target = "label"
     predict_columns = ("text",)

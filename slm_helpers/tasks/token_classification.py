@@ -17,7 +17,6 @@ from slm_helpers.training.config import TrainConfig
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 if TYPE_CHECKING:
     from slm_helpers.models.saved import SavedModel
@@ -97,6 +96,8 @@ class TokenTagger(Task):
 
         Each token is judged by itself: its most probable tag need not be legal after the one before.
         """
+        from scipy.special import softmax
+
         logits = tag_logits(self._fitted(), token_lists([row["tokens"] for row in self._rows(X)]))
         return [softmax(rows.astype("float64") / self.saved_.settings.get("temperature", 1.0), axis=-1) for rows in logits]
 
@@ -232,6 +233,8 @@ def decode_tags(saved: SavedModel, logits: Sequence[np.ndarray]) -> list[tuple[n
         saved: Its settings hold what `calibrate_tags` chose; folders of earlier versions call the bias caution.
         logits: Of the tags of each word, shape (num_words, num_tags).
     """
+    from scipy.special import softmax
+
     bias = saved.settings.get("outside_bias", saved.settings.get("caution", 0.0))
     temperature = saved.settings.get("temperature", 1.0)
     decoded = []

@@ -22,8 +22,11 @@ def fitted():
     return TextClassifier(base=None, epochs=1, ngrams=True).fit(TEXTS, STARS)
 
 
-def test_importing_the_tasks_loads_no_keras():
-    code = "import sys; from slm_helpers import TextClassifier; TextClassifier(); print({'keras', 'tensorflow'} & set(sys.modules))"
+def test_importing_the_tasks_loads_no_heavy_library():
+    code = (
+        "import sys; from slm_helpers import TextClassifier; from slm_helpers.tasks import TASKS, io, task_class; TextClassifier(); "
+        "[task_class(task)() for task in TASKS]; print({'keras', 'tensorflow', 'scipy', 'sklearn'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
@@ -41,6 +44,13 @@ def test_settings_are_kept_as_given_and_cloned():
     assert config.class_weight == "balanced" and TextClassifier().training_config().class_weight is None
     with pytest.raises(ValueError, match="class_weight is 'even'"):
         TextClassifier(class_weight="even").training_config()
+
+
+def test_settings_are_changed_by_name_and_shown():
+    classifier = TextClassifier(base=None).set_params(epochs=3, seed=7)
+    assert repr(classifier) == "TextClassifier(base=None, epochs=3, seed=7)"
+    with pytest.raises(ValueError, match="TextClassifier has no setting 'epoch'; its settings are base, epochs, "):
+        classifier.set_params(epoch=3)
 
 
 def test_a_copy_shares_an_opened_base(fitted):

@@ -9,7 +9,6 @@ from slm_helpers.data.simulated import simulate_students
 from slm_helpers.models.saved import load_model
 from slm_helpers.tasks import TASKS, data_to_text
 from slm_helpers.training.loop import TrainingRun
-
 from tests.toys import passages, toy_pairs, toy_rows
 
 import numpy as np
