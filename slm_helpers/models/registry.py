@@ -11,31 +11,6 @@ from slm_helpers._checks import check_choice, check_positive, check_share
 
 CELL_NAMES = ("rnn", "gru", "lstm")  # rnn: tanh
 BUILDERS: dict[str, Callable[..., keras.Model]] = {}
-# Names in folders that were saved before a builder, a layer or a weight got its present name.
-_OLD_BUILDERS = {
-    "build_reader": "build_span_extractor",
-    "build_listener": "build_keyword_spotter",
-    "build_commander": "build_intent_slot_model",
-    "build_tracer": "build_knowledge_tracer",
-    "build_copying_decoder": "build_pointer_generator",
-}
-_OLD_NAMES = {
-    "onwards": "forward_gru",
-    "backwards": "backward_gru",
-    "encoder_gru_onwards": "encoder_forward_gru",
-    "encoder_gru_backwards": "encoder_backward_gru",
-    "asked": "question_attention",
-    "alike": "embedding_attention",
-    "sharpness": "scale",
-    "reading": "word_projection",
-    "logits_wanted": "logits_question",
-    "logits_places": "logits_span",
-    "logits_none": "logits_no_answer",
-    "read": "context_projection",
-    "spelling": "char_cnn",
-    "vectors": "embedding",
-    "mixed_bands": "band_projection",
-}
 
 
 def builder(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
@@ -59,16 +34,6 @@ def builder(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
 
     BUILDERS[function.__name__] = build
     return build
-
-
-def current_builder(name: str) -> str:
-    """Return the present name of a builder that a folder names."""
-    return _OLD_BUILDERS.get(name, name)
-
-
-def current_path(path: str) -> str:
-    """Return the present path of a weight that a folder holds, e.g. "onwards/gru_cell/kernel"."""
-    return "/".join(_OLD_NAMES.get(part, part) for part in path.split("/"))
 
 
 def backbone_config(base: keras.Model) -> dict[str, Any]:

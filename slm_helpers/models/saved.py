@@ -5,7 +5,6 @@ names and numbers only: loading looks the builder up in BUILDERS and never runs 
 """
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +13,16 @@ from slm_helpers._checks import check_choice
 from slm_helpers._paths import PRETRAINED_DIR, check_checkout
 from slm_helpers.data.files import sha256_of
 from slm_helpers.models import classifiers, encoder_decoder, language_model, reader, taggers, tracer  # noqa: F401 - they fill BUILDERS
-from slm_helpers.models.folders import (
-    FORMAT_VERSION,
-    atomic_folder,
-    check_regular,
-    check_replaceable,
-    read_config,
-    read_json,
-    write_json,
-)
-from slm_helpers.models.registry import BUILDERS, current_builder, current_path
+from slm_helpers.models.folders import FORMAT_VERSION, atomic_folder, check_replaceable, write_json
+from slm_helpers.models.registry import BUILDERS
+from slm_helpers.models.stored import SavedModel, current_builder, read_stored, read_weights
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 WEIGHTS_DTYPES = ("float32", "float16")
-_OUTPUTS = ("num_classes", "num_tags")  # arguments of builders that say how many labels a model needs
-_RECURRENT_SIZES = ("units", "head_units", "encoder_units", "backward_units", "size")  # with a matrix of this size squared
-
-
-@dataclass
-class SavedModel:
-    """What a model folder holds: the model, its tokeniser, and what was written beside them."""
-
-    model: keras.Model
-    tokenizer: Tokenizer | None = None
-    task: str = "lm"
-    labels: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
-
-    def __sklearn_clone__(self) -> "SavedModel":
-        """Return itself: no training changes an opened model, so scikit-learn's copies of an estimator may share it."""
-        return self
 
 
 def save_model(
@@ -129,29 +101,12 @@ def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
         ValueError: If a file was changed or cut short, the folder is of a newer format or another task, its parts do not fit
             together, or a weight is NaN or infinite.
     """
-    folder = Path(folder)
-    config = read_config(folder)
-    if task is not None and config["task"] != task:
-        raise ValueError(f"{folder} holds a model for the task {config['task']!r}, but {task!r} is needed.")
-    for name, recorded in ({"weights.safetensors": ""} | config["sha256"]).items():
-        check_regular(folder / name)
-        found = sha256_of(folder / name)
-        if found != recorded:
-            raise ValueError(
-                f"{folder / name} was changed or cut short (SHA-256 {found[:12]}..., recorded {recorded[:12]}...). Copy it again."
-            )
+    saved, config = read_stored(folder, task=task)
     name = current_builder(config["builder"])
     if name not in BUILDERS:
         raise ValueError(f"{folder}: the builder {config['builder']!r} is not known. Known: {', '.join(BUILDERS)}.")
-    return SavedModel(
-        model=_load_network(folder, name, config),
-        tokenizer=_load_tokenizer(folder / "tokenizer.json"),
-        task=config["task"],
-        labels=config["labels"],
-        settings=config["settings"],
-        metrics=read_json(folder / "metrics.json", strict=False) if (folder / "metrics.json").exists() else {},
-        folder=folder,
-    )
+    saved.model = _load_network(saved.folder, name, config)
+    return saved
 
 
 def load_pretrained(name: str) -> SavedModel:
@@ -173,54 +128,19 @@ def _encode(model: keras.Model, weights_dtype: str) -> dict[str, np.ndarray]:
     return stored
 
 
-def _decode(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return weights as float32 arrays by path, from what `_encode` made of them."""
-    return {path: values.astype("float32") for path, values in stored.items()}
-
-
 def _load_network(folder: Path, builder: str, config: dict[str, Any]) -> keras.Model:
     """Build the network of a folder and give it its weights."""
-    path, arguments, labels = folder / "weights.safetensors", config["arguments"], config["labels"]
+    weights = read_weights(folder, config)
     try:
-        with safe_open(path, framework="numpy") as file:
-            _check_sizes(arguments, [tuple(file.get_slice(key).get_shape()) for key in file.keys()], folder)  # noqa: SIM118
-            weights = _decode({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-        model = BUILDERS[builder](**arguments)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}). Copy it again.") from error
+        model = BUILDERS[builder](**config["arguments"])
     except TypeError as error:
         raise ValueError(f"{folder / 'config.json'}: the arguments do not fit {builder} ({error}). Copy the folder again.") from error
-    num_outputs = next((arguments[name] for name in _OUTPUTS if name in arguments), None)
-    if num_outputs is not None and len(labels) != num_outputs:
-        raise ValueError(f"{folder} has {len(labels)} labels, but the model scores {num_outputs}. Copy the folder again.")
-    known = {weight.path for weight in model.weights}
-    weights = {key if key in known else current_path(key): values for key, values in weights.items()}
     for weight in model.weights:
         values = weights.get(weight.path)
         if values is None or values.shape != tuple(weight.shape):
-            raise ValueError(f"{path} has no weights {weight.path} of shape {tuple(weight.shape)}. The folder does not fit this package.")
-        if not np.isfinite(values).all():
-            raise ValueError(f"{path}: the weights {weight.path} hold NaN or infinite values. The training went wrong; train again.")
+            raise ValueError(
+                f"{folder / 'weights.safetensors'} has no weights {weight.path} of shape {tuple(weight.shape)}. "
+                "The folder does not fit this package."
+            )
         weight.assign(values)
     return model
-
-
-def _check_sizes(arguments: dict[str, Any], shapes: list[tuple[int, ...]], folder: Path) -> None:
-    """Raise ValueError for a size that the weights cannot have: building such a network might take all memory first."""
-    lengths, total = {length for shape in shapes for length in shape}, sum(int(np.prod(shape)) for shape in shapes)
-    for name, value in arguments.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            continue
-        found = value <= 64 or {value, value + 1, 2 * value + 2} & lengths  # + 1 for padding; one more for answers, twice
-        if not found or (name in _RECURRENT_SIZES and value * value > total) or (name == "num_layers" and value > len(shapes)):
-            raise ValueError(f"{folder}: {name} is {value:,}, but the weights have no such size. The folder does not fit this package.")
-
-
-def _load_tokenizer(path: Path) -> Tokenizer | None:
-    if not path.exists():
-        return None
-    read_json(path)  # a regular file, of a size and depth that can be read
-    try:
-        return Tokenizer.load(path)
-    except Exception as error:  # the library that reads it raises plain Exception
-        raise ValueError(f"{path} cannot be read ({error}). Copy it again.") from error

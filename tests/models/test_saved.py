@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 
-from slm_helpers.models import folders, registry
+from slm_helpers.models import folders, stored
 from slm_helpers.models import saved as models
 from slm_helpers.models.classifiers import build_keyword_spotter, build_text_classifier
 from slm_helpers.models.encoder_decoder import build_encoder_decoder, build_pointer_generator
@@ -642,12 +642,12 @@ NETWORKS = [
 def test_folders_under_the_names_of_before_keep_loading(tmp_path, build, arguments, labels):
     model = randomized(build(**arguments))
     folder = save_model(tmp_path / "model", model, labels=labels)
-    before = {new: old for old, new in registry._OLD_NAMES.items()}
+    before = {new: old for old, new in stored._OLD_NAMES.items()}
     if build is build_pointer_generator:
         del before["backward_gru"]  # it has always been called so here
     path = folder / "weights.safetensors"
     save_file({"/".join(before.get(part, part) for part in name.split("/")): values for name, values in load_file(path).items()}, path)
-    builders = {new: old for old, new in registry._OLD_BUILDERS.items()}
+    builders = {new: old for old, new in stored._OLD_BUILDERS.items()}
     edit_config(folder, builder=builders.get(build.__name__, build.__name__), sha256={path.name: models.sha256_of(path)})
     for ours, theirs in zip(model.get_weights(), load_model(folder).model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,140 @@
+"""What a model folder holds, without Keras: checked settings, weights as arrays, the tokeniser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slm_helpers.data.files import sha256_of
+from slm_helpers.models.folders import check_regular, read_config, read_json
+from slm_helpers.text.tokenizers import Tokenizer
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+_OUTPUTS = ("num_classes", "num_tags")  # arguments of builders that say how many labels a model needs
+_RECURRENT_SIZES = ("units", "head_units", "encoder_units", "backward_units", "size")  # with a matrix of this size squared
+# Names in folders that were saved before a builder, a layer or a weight got its present name.
+_OLD_BUILDERS = {
+    "build_reader": "build_span_extractor",
+    "build_listener": "build_keyword_spotter",
+    "build_commander": "build_intent_slot_model",
+    "build_tracer": "build_knowledge_tracer",
+    "build_copying_decoder": "build_pointer_generator",
+}
+_OLD_NAMES = {
+    "onwards": "forward_gru",
+    "backwards": "backward_gru",
+    "encoder_gru_onwards": "encoder_forward_gru",
+    "encoder_gru_backwards": "encoder_backward_gru",
+    "asked": "question_attention",
+    "alike": "embedding_attention",
+    "sharpness": "scale",
+    "reading": "word_projection",
+    "logits_wanted": "logits_question",
+    "logits_places": "logits_span",
+    "logits_none": "logits_no_answer",
+    "read": "context_projection",
+    "spelling": "char_cnn",
+    "vectors": "embedding",
+    "mixed_bands": "band_projection",
+}
+
+
+@dataclass
+class SavedModel:
+    """What a model folder holds: the model, its tokeniser, and what was written beside them."""
+
+    model: Any  # a keras.Model; of `slm_helpers.deploy.engine.open_saved` what runs without Keras in its place
+    tokenizer: Tokenizer | None = None
+    task: str = "lm"
+    labels: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def __sklearn_clone__(self) -> SavedModel:
+        """Return itself: no training changes an opened model, so scikit-learn's copies of an estimator may share it."""
+        return self
+
+
+def read_stored(folder: str | Path, *, task: str | None = None) -> tuple[SavedModel, dict[str, Any]]:
+    """Return all that a model folder holds but the network, and its config; `read_weights` gives what the network is made of.
+
+    Args:
+        folder: Written by `slm_helpers.models.saved.save_model`.
+        task: If given, refuse a model of another task.
+
+    Raises:
+        FileNotFoundError: If the folder or one of its files is missing.
+        ValueError: If a file was changed or cut short, or the folder is of a newer format or another task.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    if task is not None and config["task"] != task:
+        raise ValueError(f"{folder} holds a model for the task {config['task']!r}, but {task!r} is needed.")
+    for name, recorded in ({"weights.safetensors": ""} | config["sha256"]).items():
+        check_regular(folder / name)
+        found = sha256_of(folder / name)
+        if found != recorded:
+            raise ValueError(
+                f"{folder / name} was changed or cut short (SHA-256 {found[:12]}..., recorded {recorded[:12]}...). Copy it again."
+            )
+    metrics = read_json(folder / "metrics.json", strict=False) if (folder / "metrics.json").exists() else {}
+    parts = {"task": config["task"], "labels": config["labels"], "settings": config["settings"], "metrics": metrics, "folder": folder}
+    return SavedModel(model=None, tokenizer=_load_tokenizer(folder / "tokenizer.json"), **parts), config
+
+
+def read_weights(folder: str | Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return the weights of a folder by their present paths, e.g. "gru_0/gru_cell/kernel": finite float32 arrays.
+
+    Raises:
+        ValueError: If the file cannot be read, a size or the number of labels does not fit it, or a weight is NaN or infinite.
+    """
+    folder = Path(folder)
+    path, arguments = folder / "weights.safetensors", config["arguments"]
+    try:
+        with safe_open(path, framework="numpy") as file:
+            _check_sizes(arguments, [tuple(file.get_slice(key).get_shape()) for key in file.keys()], folder)  # noqa: SIM118
+            weights = {current_path(key): file.get_tensor(key).astype("float32") for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}). Copy it again.") from error
+    num_outputs = next((arguments[name] for name in _OUTPUTS if name in arguments), None)
+    if num_outputs is not None and len(config["labels"]) != num_outputs:
+        raise ValueError(f"{folder} has {len(config['labels'])} labels, but the model scores {num_outputs}. Copy the folder again.")
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: the weights {name} hold NaN or infinite values. The training went wrong; train again.")
+    return weights
+
+
+def current_builder(name: str) -> str:
+    """Return the present name of a builder that a folder names."""
+    return _OLD_BUILDERS.get(name, name)
+
+
+def current_path(path: str) -> str:
+    """Return the present path of a weight that a folder holds, e.g. "onwards/gru_cell/kernel"."""
+    return "/".join(_OLD_NAMES.get(part, part) for part in path.split("/"))
+
+
+def _check_sizes(arguments: dict[str, Any], shapes: list[tuple[int, ...]], folder: Path) -> None:
+    """Raise ValueError for a size that the weights cannot have: building such a network might take all memory first."""
+    lengths, total = {length for shape in shapes for length in shape}, sum(int(np.prod(shape)) for shape in shapes)
+    for name, value in arguments.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            continue
+        found = value <= 64 or {value, value + 1, 2 * value + 2} & lengths  # + 1 for padding; one more for answers, twice
+        if not found or (name in _RECURRENT_SIZES and value * value > total) or (name == "num_layers" and value > len(shapes)):
+            raise ValueError(f"{folder}: {name} is {value:,}, but the weights have no such size. The folder does not fit this package.")
+
+
+def _load_tokenizer(path: Path) -> Tokenizer | None:
+    if not path.exists():
+        return None
+    read_json(path)  # a regular file, of a size and depth that can be read
+    try:
+        return Tokenizer.load(path)
+    except Exception as error:  # the library that reads it raises plain Exception
+        raise ValueError(f"{path} cannot be read ({error}). Copy it again.") from error
