@@ -6,6 +6,7 @@ A module lives in the folder of what it returns, and imports from folders above 
     text         strings to token ids and features
     metrics      predictions to tables with intervals
     models       sizes to networks, and folders of saved ones
+    deploy       a saved network to what runs without Keras
     training     a network and arrays to weights
     generation   a network to a text
     baselines    what a network has to beat

@@ -1,0 +1,1 @@
+"""A saved model folder to something that runs without Keras."""
