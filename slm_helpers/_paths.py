@@ -1,6 +1,7 @@
 """The folders of the checkout. An installed wheel holds the code alone: `check_checkout` says so where data is asked for."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -19,6 +20,14 @@ RUNS_DIR = REPO_DIR / "runs"  # models and checkpoints that notebooks leave behi
 if is_quick():
     RUNS_DIR /= "quick"  # these models are worth nothing, and must not stand in for others
 REPORTS_DIR = REPO_DIR / "reports"  # HTML of executed notebooks; not committed
+
+
+def cache_dir() -> Path:
+    """Return the folder for what can be made anew: SLM_CACHE_DIR, else ~/.cache/slm_helpers."""
+    try:
+        return Path(os.environ.get("SLM_CACHE_DIR") or Path.home() / ".cache" / "slm_helpers")
+    except RuntimeError:  # no HOME, and a user that the system does not know
+        return Path(tempfile.gettempdir()) / ".cache" / "slm_helpers"
 
 
 def check_checkout(folder: Path) -> Path:

@@ -5,12 +5,13 @@ import json
 import os
 import platform
 import re
-import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from slm_helpers._paths import cache_dir
 
 _KINDS = {  # (vendor, family, models): name
     ("AuthenticAMD", 23, range(0x00, 0x30)): "AMD Zen",
@@ -82,15 +83,7 @@ def _cache_file() -> Path:
     """Return where the choice for this machine is remembered: its name says kind, cores and versions, not whose machine it is."""
     libraries = {name: _version(name) for name in ("keras", "tensorflow-cpu", "tensorflow", "jax", "torch")}
     about = json.dumps([_cpu_facts(), _num_cores(), libraries, os.environ.get("KERAS_BACKEND", "")])
-    folder = os.environ.get("SLM_CACHE_DIR") or _home() / ".cache" / "slm_helpers"
-    return Path(folder) / f"machine-{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError:  # no HOME, and a user that the system does not know
-        return Path(tempfile.gettempdir())
+    return cache_dir() / f"machine-{hashlib.sha256(about.encode()).hexdigest()[:16]}.json"
 
 
 def _remembered() -> str:

@@ -130,6 +130,7 @@ def _build_parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--beam-size", type=int, metavar="N", help="search for the likeliest text instead of drawing; --json gives the N best"
     )
+    _add_engine(generate)
     generate.add_argument("--json", action="store_true", help="one JSON object on stdout")
     generate.set_defaults(run=_generate)
 
@@ -137,6 +138,7 @@ def _build_parser() -> argparse.ArgumentParser:
     score.add_argument("--text", required=True, metavar="FILE", help="a text file; - reads standard input")
     score.add_argument("--encoding", default="utf-8")
     score.add_argument("--model", help="a model folder or the name of a pretrained model")
+    _add_engine(score)
     score.add_argument("--json", action="store_true", help="one JSON object on stdout")
     score.set_defaults(run=_score)
 
@@ -191,6 +193,15 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("onnx", "numpy", "keras"),
+        help="what computes: onnx with 8-bit weights, without loading Keras (default, but for --beam-size and models that it cannot "
+        "run); numpy or keras with the exact weights",
+    )
+
+
 def _add_file_options(parser: argparse.ArgumentParser) -> None:
     for name in ALL_COLUMNS:
         about = name.replace("_", " ")
@@ -242,14 +253,16 @@ def _check(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> int:
     rules = {name: value for name in _DRAWING if (value := getattr(options, name)) is not None}
+    if options.beam_size is not None and options.engine in ("onnx", "numpy"):
+        raise ValueError(f"--beam-size searches in loops that Keras compiles. Leave --engine {options.engine} out.")
     if options.beam_size is not None and rules:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in rules)
         raise ValueError(f"--beam-size searches for the likeliest text and draws nothing. Leave out {named}, or --beam-size.")
     started = time.perf_counter()
-    saved = _open_model(options.model)
+    saved = _open_model(options.model, engine=options.engine or ("onnx" if options.beam_size is None else "keras"))
     from slm_helpers.generation.generator import TextGenerator
 
-    generator = TextGenerator(saved.model, saved.tokenizer)
+    generator = TextGenerator(saved.model, saved.tokenizer, compiled=options.engine == "keras")
     load_seconds = time.perf_counter() - started
     streaming = not options.json and options.num_samples in (None, 1)
     # The prompt is shown with the first piece: a bad setting is refused before anything is printed.
@@ -294,11 +307,11 @@ def _score(options: argparse.Namespace) -> int:
     text = sys.stdin.read() if options.text == "-" else read_text(options.text, encoding=options.encoding)
     if not text:
         raise ValueError(f"{options.text}: the file is empty, so there is nothing to score.")
-    saved = _open_model(options.model)
+    saved = _open_model(options.model, engine=options.engine or "onnx")
     from slm_helpers.generation.generator import TextGenerator
 
     started = time.perf_counter()
-    scores = TextGenerator(saved.model, saved.tokenizer).score(text)
+    scores = TextGenerator(saved.model, saved.tokenizer, compiled=options.engine == "keras").score(text)
     scores["seconds"] = time.perf_counter() - started
     if options.json:
         _print_json(scores)
@@ -411,9 +424,15 @@ def _download(options: argparse.Namespace) -> int:
     return 0
 
 
-def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str, str] = ("slm-base-en", "03_pretraining")):
+def _open_model(
+    name: str | None,
+    *,
+    task: str | None = "lm",
+    default: tuple[str, str] = ("slm-base-en", "03_pretraining"),
+    engine: str = "keras",
+):
     """Load a model of a task (None: of any) by folder or pretrained name; without a name, the first of `default`, a pretrained model,
-    else what the page of the second has left.
+    else what the page of the second has left. The engine onnx is taken for networks that it can run.
     """
     from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR, check_checkout
     from slm_helpers.models.folders import model_folder, read_config
@@ -425,7 +444,12 @@ def _open_model(name: str | None, *, task: str | None = "lm", default: tuple[str
         raise FileNotFoundError(
             f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
         )
-    read_config(folder)  # what can be wrong with it is told before Keras is loaded
+    config = read_config(folder)  # what can be wrong with it is told before Keras is loaded
+    if engine == "onnx":
+        from slm_helpers.deploy.engine import open_saved, runs_without_keras
+
+        if runs_without_keras(config):
+            return open_saved(folder, task=task)
     from slm_helpers.models.saved import load_model
 
     return load_model(folder, task=task)

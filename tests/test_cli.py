@@ -3,6 +3,7 @@ import warnings
 
 from slm_helpers import cli
 from slm_helpers.data import schema
+from slm_helpers.deploy.engine import open_saved
 from slm_helpers.generation.generator import TextGenerator
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.saved import load_model, save_model
@@ -25,6 +26,12 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def generator(model_folder):
+    saved = open_saved(model_folder)
+    return TextGenerator(saved.model, saved.tokenizer)
+
+
+@pytest.fixture(scope="module")
+def exact_generator(model_folder):
     saved = load_model(model_folder)
     return TextGenerator(saved.model, saved.tokenizer)
 
@@ -93,9 +100,24 @@ def test_several_samples_are_numbered(capsys, model_folder, generator):
     assert found == (0, f"--- 1\na cat{first}\n--- 2\na cat{second}\n", "")
 
 
-def test_beam_search_gives_the_best_text_and_with_json_the_beam(capsys, model_folder, generator):
+@pytest.mark.parametrize("engine", ["numpy", "keras"])
+def test_the_other_engines_write_and_score_with_the_exact_weights(capsys, model_folder, exact_generator, tmp_path, engine):
+    arguments = ("--model", model_folder, "--engine", engine)
+    found = run(capsys, "generate", "--prompt", "a cat", "--max-tokens", 20, *arguments)
+    assert found == (0, f"a cat{exact_generator.generate('a cat', max_tokens=20).samples[0]}\n", "")
+    (tmp_path / "t.txt").write_text("once upon a time")
+    value = json.loads(run(capsys, "score", "--text", tmp_path / "t.txt", "--json", *arguments)[1])
+    assert value["bits_per_byte"] == pytest.approx(exact_generator.score("once upon a time")["bits_per_byte"], rel=1e-5)
+
+
+def test_beam_search_runs_with_keras_only(capsys, model_folder):
+    arguments = ("generate", "--prompt", "x", "--model", model_folder, "--beam-size", 2, "--engine", "onnx")
+    assert run(capsys, *arguments) == (2, "", "slm: --beam-size searches in loops that Keras compiles. Leave --engine onnx out.\n")
+
+
+def test_beam_search_gives_the_best_text_and_with_json_the_beam(capsys, model_folder, exact_generator):
     arguments = ("generate", "--prompt", "a cat", "--model", model_folder, "--max-tokens", 8, "--beam-size", 3)
-    expected = generator.beam("a cat", max_tokens=8, beam_size=3)
+    expected = exact_generator.beam("a cat", max_tokens=8, beam_size=3)
     assert run(capsys, *arguments) == (0, f"a cat{expected.samples[0]}\n", "")
     value = json.loads(run(capsys, *arguments, "--json")[1])
     assert value["samples"] == expected.samples and len(value["samples"]) == 3

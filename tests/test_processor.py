@@ -112,7 +112,7 @@ def test_without_a_home_the_folder_for_temporary_files_is_used(monkeypatch, tmp_
 
     monkeypatch.delenv("SLM_CACHE_DIR")
     monkeypatch.setattr(processor.Path, "home", no_home)
-    monkeypatch.setattr(processor.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert processor._cache_file().is_relative_to(tmp_path)
 
 

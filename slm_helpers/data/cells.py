@@ -13,7 +13,6 @@ from typing import Any
 from slm_helpers.data.rows import Row
 
 import numpy as np
-import pandas as pd
 
 _CORRECT = {"true": 1, "yes": 1, "right": 1, "correct": 1, "false": 0, "no": 0, "wrong": 0, "incorrect": 0}
 
@@ -139,6 +138,8 @@ def _first_answer(value: Any, key: str) -> Any:
 def step_cell(value: Any, row: Row | dict) -> int:
     """Return the place of an attempt in time: a whole number, or a date in nanoseconds."""
     if isinstance(value, datetime) or (isinstance(value, str) and re.search(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}", value)):
+        import pandas as pd  # heavy: who reads no dates does without
+
         try:
             return int(pd.Timestamp(value).as_unit("ns").value)
         except (ValueError, OverflowError) as error:

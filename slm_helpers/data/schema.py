@@ -3,17 +3,21 @@
 A new task adds its line to TASK_COLUMNS, and its new columns to COLUMNS; everything else reads these two.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slm_helpers._checks import check_choice
 from slm_helpers.data import cells
 from slm_helpers.data.rows import Row
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLITS = ("train", "valid", "test")
 _SPLIT_ALIASES = {"dev": "valid", "val": "valid", "validation": "valid", "eval": "valid", "training": "train"}

@@ -1,25 +1,33 @@
 """The decoding loop: one step of the model, logits processors, one draw, for many sequences side by side.
 
-Every text that is drawn token by token comes from here: continuations, texts by control codes, constrained texts. It runs in NumPy with
-the state carried along, see `slm_helpers.generation.runtime`. `slm_helpers.generation.beam` searches instead, in compiled loops.
+Every text that is drawn token by token comes from here: continuations, texts by control codes, constrained texts. The state is carried
+along, in ONNX Runtime (`slm_helpers.deploy.engine`) or in NumPy (`slm_helpers.generation.runtime`). `slm_helpers.generation.beam`
+searches instead, in compiled loops.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from slm_helpers.generation.processors import LogitsProcessor
-from slm_helpers.generation.runtime import CompiledRuntime, Runtime
 from slm_helpers.generation.sampling import Sampler
 from slm_helpers.generation.streaming import TextBuilder
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
+
+if TYPE_CHECKING:  # Keras is not needed to decode
+    from slm_helpers.deploy.engine import LanguageModelEngine
+    from slm_helpers.generation.runtime import CompiledRuntime, Runtime
+
+    AnyRuntime = Runtime | CompiledRuntime | LanguageModelEngine
 
 _BLOCK = 16  # tokens between looks at the text, for streaming and for stop strings
 RandomNumbers = Callable[[np.ndarray, int, int], np.ndarray]
 
 
 def decode(
-    runtime: "Runtime | CompiledRuntime | GuidedRuntime",
+    runtime: AnyRuntime | GuidedRuntime,
     token_ids: np.ndarray,
     states: list[np.ndarray],
     texts: Sequence[TextBuilder],
@@ -65,6 +73,8 @@ def decode(
                 process(logits, history[rows, : length + i], rows)
             token_ids = history[rows, length + i] = sampler.sample(logits, numbers[:, i])
             if with_log_probs:
+                from scipy.special import logsumexp  # a fifth of a second, which most texts do without
+
                 gains[rows, i] = np.take_along_axis(model_logits, token_ids[:, None], 1)[:, 0] - logsumexp(model_logits, axis=1)
             live = token_ids != end_id
             if not live.all():
@@ -99,7 +109,7 @@ class GuidedRuntime:
         Sanchez et al. (2023), "Stay on topic with Classifier-Free Guidance", arXiv:2306.17806.
     """
 
-    def __init__(self, runtime: Runtime | CompiledRuntime, scale: float):
+    def __init__(self, runtime: AnyRuntime, scale: float):
         self.runtime, self.scale, self.vocab_size = runtime, scale, runtime.vocab_size
 
     def step(self, token_ids: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -112,5 +122,7 @@ class GuidedRuntime:
 
     def logits(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the combined log-probabilities, shape (rows, vocab_size)."""
+        from scipy.special import log_softmax
+
         conditioned, plain = np.split(log_softmax(self.runtime.logits(features), axis=-1), 2)
         return plain + self.scale * (conditioned - plain)

@@ -1,26 +1,30 @@
 """Use a language model: continue a text, by sampling or by beam search, and score a text."""
 
+from __future__ import annotations
+
 import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
-from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive
 from slm_helpers._threads import single_blas_thread
-from slm_helpers.generation.beam import beam_search
+from slm_helpers.deploy.engine import LanguageModelEngine
 from slm_helpers.generation.decoding import GuidedRuntime, RandomNumbers, decode, random_streams
 from slm_helpers.generation.processors import LogitsProcessor, repetition_processors
-from slm_helpers.generation.runtime import CompiledRuntime, Runtime, open_runtime
 from slm_helpers.generation.sampling import Sampler
 from slm_helpers.generation.scoring import sequence_losses
 from slm_helpers.generation.streaming import TextBuilder, check_stops
 from slm_helpers.metrics.language_model import bits_per_byte, bits_per_char
-from slm_helpers.models.language_model import make_stateful_model
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
+
+if TYPE_CHECKING:  # Keras is not needed to use a model that runs without it
+    from slm_helpers._backend import keras
+    from slm_helpers.generation.decoding import AnyRuntime
 
 MAX_PROMPT_TOKENS = 100_000
 MAX_SAMPLES = 4096  # written side by side: their logits and states are held at once
@@ -48,14 +52,16 @@ class Generation:
 class TextGenerator:
     """Continue and score texts with a language model and its tokeniser."""
 
-    def __init__(self, model: keras.Model, tokenizer: Tokenizer):
+    def __init__(self, model: keras.Model | LanguageModelEngine, tokenizer: Tokenizer, *, compiled: bool = False):
         """Bring a model and its tokeniser together.
 
         Args:
-            model: From `build_language_model`. Its weights are read anew by each call, so it may be trained in between.
+            model: From `build_language_model`: its weights are read anew by each call, so it may be trained in between. Or from
+                `slm_helpers.deploy.engine.open_saved`, which runs without Keras.
             tokenizer: The one the model was trained with.
+            compiled: Run a Keras model as Keras compiles it, to check the others by; else in NumPy, where all its layers have a form.
         """
-        vocab_size = model.output_shape[-1]
+        vocab_size = model.vocab_size if isinstance(model, LanguageModelEngine) else model.output_shape[-1]
         if tokenizer.vocab_size != vocab_size:
             raise ValueError(
                 f"The tokeniser has {tokenizer.vocab_size} ids, but the model scores {vocab_size}. "
@@ -63,7 +69,8 @@ class TextGenerator:
             )
         self.model = model
         self.tokenizer = tokenizer
-        self._compiled: CompiledRuntime | None = None
+        self.compiled = compiled
+        self._runtime: Any = None
         self._single_step: keras.Model | None = None
 
     def generate(
@@ -186,7 +193,7 @@ class TextGenerator:
 
     def decode(
         self,
-        runtime: Runtime | CompiledRuntime | GuidedRuntime,
+        runtime: AnyRuntime | GuidedRuntime,
         token_ids: np.ndarray,
         states: list[np.ndarray],
         *,
@@ -235,6 +242,11 @@ class TextGenerator:
             stop_at_end: Let continuations end where the document does; if False all have `max_tokens` tokens.
         """
         check_positive(beam_size=beam_size, max_tokens=max_tokens)
+        if isinstance(self.model, LanguageModelEngine):
+            raise TypeError("Beam search runs in loops that Keras compiles. Open the folder with load_model.")
+        from slm_helpers.generation.beam import beam_search
+        from slm_helpers.models.language_model import make_stateful_model
+
         started = time.perf_counter()
         with single_blas_thread():
             _, ids, states = self.read_prompt(prompt)
@@ -287,21 +299,26 @@ class TextGenerator:
             "num_bytes": len(text.encode()),
         }
 
-    def open(self) -> Runtime | CompiledRuntime:
+    def open(self) -> AnyRuntime:
         """Return the model with its present weights, ready to step: in NumPy, or compiled if a layer has no NumPy form."""
-        if self._compiled is None:
+        if isinstance(self.model, LanguageModelEngine):
+            return self.model
+        from slm_helpers.generation.runtime import CompiledRuntime, open_runtime
+
+        if self._runtime is None and not self.compiled:
             try:
                 return open_runtime(self.model)
             except TypeError:
-                self._compiled = CompiledRuntime(self.model)
-        return self._compiled
+                pass
+        self._runtime = self._runtime or CompiledRuntime(self.model)
+        return self._runtime
 
-    def read_prompt(self, prompt: str, num_samples: int = 1) -> tuple[Runtime | CompiledRuntime, np.ndarray, list[np.ndarray]]:
+    def read_prompt(self, prompt: str, num_samples: int = 1) -> tuple[AnyRuntime, np.ndarray, list[np.ndarray]]:
         """Return the runtime, and after all of the prompt but its last token: that token and the states, one row a sample."""
         runtime, ids, states = self.read_prompts([prompt])
         return runtime, np.repeat(ids, num_samples), [np.repeat(state, num_samples, axis=0) for state in states]
 
-    def read_prompts(self, prompts: Sequence[str]) -> tuple[Runtime | CompiledRuntime, np.ndarray, list[np.ndarray]]:
+    def read_prompts(self, prompts: Sequence[str]) -> tuple[AnyRuntime, np.ndarray, list[np.ndarray]]:
         """Return the runtime, and after all of each prompt but its last token: that token and the states, one row a prompt."""
         runtime = self.open()
         last, states = zip(*(self._read(runtime, prompt) for prompt in prompts), strict=True)
@@ -329,7 +346,7 @@ class TextGenerator:
             )
         return ids
 
-    def _read(self, runtime: Runtime | CompiledRuntime, prompt: str) -> tuple[int, list[np.ndarray]]:
+    def _read(self, runtime: AnyRuntime, prompt: str) -> tuple[int, list[np.ndarray]]:
         """Read all of a prompt but its last token; returns that token and the states, one row."""
         ids = np.concatenate([[self.tokenizer.end_id], self._encode(prompt)]).astype("int32")
         if len(ids) - 1 > MAX_PROMPT_TOKENS:
@@ -338,7 +355,7 @@ class TextGenerator:
             )
         states = runtime.zero_states(1)
         for start in range(0, len(ids) - 1, _READ_CHUNK):
-            _, states = runtime.read(ids[None, start : min(start + _READ_CHUNK, len(ids) - 1)], states)
+            states = runtime.advance(ids[None, start : min(start + _READ_CHUNK, len(ids) - 1)], states)
         return int(ids[-1]), states
 
 

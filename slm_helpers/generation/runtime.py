@@ -41,6 +41,10 @@ class Runtime:
             given += new
         return x.swapaxes(0, 1), given
 
+    def advance(self, token_ids: np.ndarray, states: States) -> States:
+        """Read tokens for the states behind them alone."""
+        return self.read(token_ids, states)[1]
+
     def step(self, token_ids: np.ndarray, states: States) -> tuple[np.ndarray, States]:
         """Read one token a row, shape (batch,); returns the features, shape (batch, size), and the states."""
         x = self._embeddings[token_ids]
@@ -97,6 +101,10 @@ class CompiledRuntime:
         """Read tokens, shape (batch, time); returns the logits after each and the states."""
         logits, *states = (np.asarray(value, dtype="float32") for value in self.stateful.predict_on_batch([token_ids, *states]))
         return logits, states
+
+    def advance(self, token_ids: np.ndarray, states: States) -> States:
+        """Read tokens for the states behind them alone."""
+        return self.read(token_ids, states)[1]
 
     def step(self, token_ids: np.ndarray, states: States) -> tuple[np.ndarray, States]:
         """Read one token a row, shape (batch,)."""

@@ -1,18 +1,23 @@
 """Cross-entropy of texts under a language model, several texts side by side."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from slm_helpers.generation.runtime import CompiledRuntime, Runtime
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-_CHUNK = 256  # tokens read in one call ...
-_ROWS = 128  # ... and of these, scored against the vocabulary at a time, so that the logits stay in the processor's cache
+if TYPE_CHECKING:
+    from slm_helpers.generation.decoding import AnyRuntime
+
+_CHUNK = 256  # tokens of a text read in one call ...
+_TOGETHER = 1024  # ... and of all its texts together, but for 16 of each: a runtime may score them all against the vocabulary
+_ROWS = 128  # of these, scored against the vocabulary at a time, so that the logits stay in the processor's cache
 _SIDE_BY_SIDE = 32  # texts scored in one call
 _MAX_TOKENS = 65_536  # ... or fewer, if they have more tokens together
 
 
-def sequence_losses(runtime: Runtime | CompiledRuntime, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+def sequence_losses(runtime: AnyRuntime, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return the cross-entropy in nats of each token but the first of each sequence: float32, shape (len(sequence) - 1,).
 
     The state is carried through the whole of a sequence, however long it is.
@@ -31,19 +36,20 @@ def sequence_losses(runtime: Runtime | CompiledRuntime, sequences: Sequence[np.n
     return losses
 
 
-def _losses(runtime: Runtime | CompiledRuntime, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _losses(runtime: AnyRuntime, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return the cross-entropy of each target, shape (batch, time)."""
     states = runtime.zero_states(len(inputs))
     losses = []
-    for start in range(0, inputs.shape[1], _CHUNK):
-        part = slice(start, start + _CHUNK)
+    size = min(_CHUNK, max(16, _TOGETHER // len(inputs)))
+    for start in range(0, inputs.shape[1], size):
+        part = slice(start, start + size)
         features, states = runtime.read(inputs[:, part], states)
         flat = features.reshape(-1, features.shape[-1])
         losses.append(_cross_entropy(runtime, flat, targets[:, part].reshape(-1)).reshape(len(inputs), -1))
     return np.concatenate(losses, axis=1)
 
 
-def _cross_entropy(runtime: Runtime | CompiledRuntime, features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _cross_entropy(runtime: AnyRuntime, features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     losses = np.empty(len(targets), dtype="float32")
     out = np.empty((min(_ROWS, len(targets)), runtime.vocab_size), dtype="float32")
     for start in range(0, len(targets), _ROWS):
