@@ -5,7 +5,6 @@ would keep them among its outputs. Modules of this package import Keras from her
 first stays clean too. Which backend is chosen in `slm_helpers/__init__.py`.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -44,15 +43,3 @@ def cached_on(model: keras.Model, key: Any, make: Callable[[], Any]) -> Any:
     if key not in model._slm_cache:
         model._slm_cache[key] = make()
     return model._slm_cache[key]
-
-
-@contextmanager
-def quiet_retracing() -> Iterator[None]:
-    """Keep TensorFlow from warning that the first two lengths of text are traced anew; the second trace serves all others."""
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -167,6 +167,7 @@ def _build_parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="score a fine-tuned model on labelled rows")
     evaluate.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
     evaluate.add_argument("--test", required=True, metavar="FILE", help="a file, or the name of a set")
+    _add_row_engine(evaluate)
     _add_file_options(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
@@ -174,6 +175,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
     predict.add_argument("--input", required=True, metavar="FILE")
     predict.add_argument("--output", required=True, metavar="FILE", help=".csv, .tsv or .jsonl")
+    _add_row_engine(predict)
     predict.add_argument("--keep-bad", action="store_true", help="leave the prediction of a row without a value empty, instead of stopping")
     predict.add_argument("--safe-csv", action="store_true", help="put ' before cells that a spreadsheet would run as a formula")
     _add_file_options(predict)
@@ -199,6 +201,15 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         choices=("onnx", "numpy", "keras"),
         help="what computes: onnx with 8-bit weights, without loading Keras (default, but for --beam-size and models that it cannot "
         "run); numpy or keras with the exact weights",
+    )
+
+
+def _add_row_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("onnx", "keras"),
+        default="onnx",
+        help="what computes: onnx, without loading Keras where it can run the model (default), or keras, to check it by",
     )
 
 
@@ -353,7 +364,7 @@ def _finetune(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from slm_helpers.tasks.io import evaluate
 
-    _print_result(evaluate(options.model, options.test, files=_file_options(options), say=_say), options)
+    _print_result(evaluate(options.model, options.test, files=_file_options(options), say=_say, engine=options.engine), options)
     return 0
 
 
@@ -367,6 +378,7 @@ def _predict(options: argparse.Namespace) -> int:
         files=_file_options(options),
         keep_bad=options.keep_bad,
         safe_csv=options.safe_csv,
+        engine=options.engine,
     )
     if options.json:
         _print_json(result)

@@ -50,7 +50,7 @@ def _graph(function: Callable[..., None]) -> Callable[..., None]:
 
 @_graph
 def _write_language_model(
-    g: GraphWriter, *, vocab_size: int, cell: str, units: int, num_layers: int, tie_embeddings: bool, **sizes: Any
+    g: GraphWriter, *, vocab_size: int, cell: str = "gru", units: int = 512, num_layers: int = 1, tie_embeddings: bool = True, **sizes: Any
 ) -> None:
     token_ids = g.input("token_ids", ("batch", "time"))
     states = language_model_states(g, cell=cell, units=units, num_layers=num_layers)
@@ -72,7 +72,9 @@ def language_model_states(g: GraphWriter, *, cell: str, units: int, num_layers: 
 
 
 @_graph
-def _write_text_classifier(g: GraphWriter, *, num_classes: int, cell: str, num_layers: int, num_buckets: int, **sizes: Any) -> None:
+def _write_text_classifier(
+    g: GraphWriter, *, num_classes: int, cell: str = "gru", num_layers: int = 1, num_buckets: int = 0, **sizes: Any
+) -> None:
     token_ids = g.input("token_ids", ("batch", "time"))
     _, x = layers.backbone(g, token_ids, cell=cell, num_layers=num_layers)
     logits = g.dense(layers.text_pooling(g, x, token_ids), "logits")
@@ -82,7 +84,7 @@ def _write_text_classifier(g: GraphWriter, *, num_classes: int, cell: str, num_l
 
 
 @_graph
-def _write_keyword_spotter(g: GraphWriter, *, num_classes: int, num_bands: int, **sizes: Any) -> None:
+def _write_keyword_spotter(g: GraphWriter, *, num_classes: int, num_bands: int = 40, **sizes: Any) -> None:
     frames, real = g.input("frames", ("batch", "time", num_bands)), g.input("real", ("batch", "time"))
     x = g.dense(layers.hundredths(g, frames), "band_projection", "Relu")
     x = g.op("Concat", *layers.bidirectional(g, x, real), axis=-1)
@@ -99,7 +101,7 @@ def _write_knowledge_tracer(g: GraphWriter, *, num_features: int, **sizes: Any) 
 
 
 @_graph
-def _write_tagger(g: GraphWriter, *, num_tags: int, cell: str, num_layers: int, num_buckets: int, **sizes: Any) -> None:
+def _write_tagger(g: GraphWriter, *, num_tags: int, cell: str = "gru", num_layers: int = 1, num_buckets: int = 0, **sizes: Any) -> None:
     _, _, _, context = _words(g, cell=cell, num_layers=num_layers)
     logits = g.dense(context, "logits")
     if num_buckets:
@@ -114,10 +116,10 @@ def _write_intent_slot_model(
     *,
     num_tags: int,
     num_intents: int,
-    cell: str,
-    num_layers: int,
-    num_buckets: int,
-    num_intent_buckets: int,
+    cell: str = "gru",
+    num_layers: int = 1,
+    num_buckets: int = 0,
+    num_intent_buckets: int = 0,
     **sizes: Any,
 ) -> None:
     token_ids, word_ends, states, context = _words(g, cell=cell, num_layers=num_layers)
@@ -148,7 +150,7 @@ def _words(g: GraphWriter, *, cell: str, num_layers: int) -> tuple[Tensor, Tenso
 
 
 @_graph
-def _write_span_extractor(g: GraphWriter, *, num_features: int, cell: str, num_layers: int, head_units: int, **sizes: Any) -> None:
+def _write_span_extractor(g: GraphWriter, *, num_features: int, cell: str = "gru", num_layers: int = 1, **sizes: Any) -> None:
     question, question_ends = g.input("question", ("batch", "question_time")), g.input("question_ends", ("batch", "question_words"))
     passage, passage_ends = g.input("passage", ("batch", "passage_time")), g.input("passage_ends", ("batch", "words"))
     features = g.input("features", ("batch", "words", num_features))

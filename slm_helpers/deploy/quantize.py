@@ -63,10 +63,10 @@ def _build(
     weights: dict[str, np.ndarray],
     *,
     vocab_size: int,
-    cell: str,
-    units: int,
-    num_layers: int,
-    tie_embeddings: bool,
+    cell: str = "gru",
+    units: int = 512,
+    num_layers: int = 1,
+    tie_embeddings: bool = True,
     **sizes: Any,
 ) -> onnx.ModelProto:
     g = GraphWriter(weights)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from slm_helpers._backend import cached_on, keras, quiet_retracing
+from slm_helpers._backend import cached_on, keras
 from slm_helpers._checks import check_positive
 from slm_helpers.generation.beam import Hypothesis, beam_search, greedy_search
 from slm_helpers.models.encoder_decoder import make_decoder_step, make_encoder
-from slm_helpers.training.batches import pad_rows
+from slm_helpers.models.rows import pad_rows, quiet_retracing
 
 import numpy as np
 

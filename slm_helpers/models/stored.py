@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ class SavedModel:
     settings: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the builder that made the model."""
+        return json.loads(self.model.builder_config)["arguments"]
 
     def __sklearn_clone__(self) -> SavedModel:
         """Return itself: no training changes an opened model, so scikit-learn's copies of an estimator may share it."""

@@ -296,8 +296,7 @@ def command_logits(saved: SavedModel, sentences: Sequence[Sequence[str]]) -> tup
 
 def encode_commands(saved: SavedModel, sentences: Sequence[Sequence[str]]) -> dict[str, list[np.ndarray]]:
     """Return what the network reads of each command: what a tagger reads, with one more position for the intent, and n-grams."""
-    layers = {layer.name: layer for layer in saved.model.layers}
-    num_buckets = [layers[name].num_buckets if name in layers else 0 for name in ("ngram_scores", "intent_ngram_scores")]
+    num_buckets = [saved.arguments.get(name, 0) for name in ("num_buckets", "num_intent_buckets")]
     inputs = encode_sentences(saved.tokenizer, sentences, num_buckets=num_buckets[0])
     inputs["word_ends"] = [np.append(ends, ends[-1]) for ends in inputs["word_ends"]]
     for name in ("characters", "features"):

@@ -139,11 +139,16 @@ def finetune(
 
 
 def evaluate(
-    folder: str | Path, test: str | Path, *, files: FileOptions = FileOptions(), say: Callable[[str], None] | None = None
+    folder: str | Path,
+    test: str | Path,
+    *,
+    files: FileOptions = FileOptions(),
+    say: Callable[[str], None] | None = None,
+    engine: str = "onnx",
 ) -> dict[str, Any]:
     """Score a model folder on a file or the test part of a named set: what `slm evaluate --json` prints, tables as lists of rows.
 
-    `say` gets a line if the model learned from some of the rows.
+    `say` gets a line if the model learned from some of the rows; `engine` is that of `open_estimator`.
     """
     _check_path(test, "evaluate(frame)")
     folder = model_folder(folder)
@@ -157,7 +162,7 @@ def evaluate(
     frame = _with_columns(frame, task, str(test))
     if say is not None and (note := _trained_on(config["settings"], frame, kind.predict_columns)):
         say(note)
-    estimator = kind.load(folder)
+    estimator = open_estimator(folder, engine=engine)
     started = time.perf_counter()
     try:
         scores = estimator.evaluate_frame(frame)
@@ -176,6 +181,7 @@ def predict(
     files: FileOptions = FileOptions(),
     keep_bad: bool = False,
     safe_csv: bool = False,
+    engine: str = "onnx",
 ) -> dict[str, Any]:
     """Add a prediction and its confidence to each row of a file, in constant memory; `target` is written only if all goes well.
 
@@ -186,6 +192,7 @@ def predict(
         files: How the source is read; the target is UTF-8. Columns that were named in training need not be named again.
         keep_bad: Leave the prediction of a row without a value empty; else such a row is an error.
         safe_csv: Put an apostrophe before cells that a spreadsheet would run as a formula.
+        engine: That of `open_estimator`.
 
     Returns:
         task, model, rows, left_empty, seconds, rows_per_second.
@@ -214,7 +221,7 @@ def predict(
     names = None if ending == ".jsonl" else [*first]
     notes: list[str] = []  # were told when the first row was read
     cleaned(list(islice(read_rows(source, notes=notes, **reading), _CHECKED_ROWS)))
-    predict_rows = kind.load(folder).row_predictor()
+    predict_rows = open_estimator(folder, engine=engine).row_predictor()
     started, num_rows, num_empty = time.perf_counter(), 0, 0
     with atomic_write(target) as file, ProgressLine() as line:
         write = _writer(file, ending, [*first, *_ADDED], target, safe=safe_csv)
@@ -229,6 +236,25 @@ def predict(
     seconds = time.perf_counter() - started
     result = {"task": kind.task, "model": str(folder), "rows": num_rows, "left_empty": num_empty, "seconds": round(seconds, 2)}
     return result | {"rows_per_second": round(num_rows / seconds, 1)}
+
+
+def open_estimator(folder: str | Path, *, engine: str = "onnx") -> Task:
+    """Return the estimator of a model folder for predictions.
+
+    Args:
+        folder: A model folder.
+        engine: "onnx" runs networks that read rows without loading Keras, with the same numbers to 1e-5; what has no such graph, and
+            language models, whose 8-bit form is another one, are opened as with "keras".
+    """
+    config = _task_config(Path(folder))
+    kind = task_class(config["task"])
+    if engine == "onnx":
+        from slm_helpers.deploy.engine import ROW_NETWORKS, open_saved
+        from slm_helpers.models.stored import current_builder
+
+        if current_builder(config["builder"]) in ROW_NETWORKS:
+            return kind.from_saved(open_saved(folder, task=kind.task))
+    return kind.load(folder)
 
 
 def load_parts(

@@ -89,7 +89,7 @@ class KeywordSpotter(Task):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the calibrated probability of each of `classes_` for each recording: shape (num_recordings, num_classes)."""
-        from slm_helpers.training.finetune import run_rows
+        from slm_helpers.models.rows import run_rows
 
         from scipy.special import softmax
 
@@ -131,8 +131,9 @@ class KeywordSpotter(Task):
 
     def _train(self, frame, *, base, config, keep_valid, checkpoint_dir, callbacks) -> tuple[SavedModel, pd.DataFrame]:
         from slm_helpers.models.classifiers import build_keyword_spotter
+        from slm_helpers.models.rows import run_rows
         from slm_helpers.models.saved import SavedModel
-        from slm_helpers.training.finetune import fit_examples, run_rows
+        from slm_helpers.training.finetune import fit_examples
 
         classes = np.unique(frame.loc[frame["split"] == "train", "label"].to_numpy())
         labels, kind = [str(value) for value in classes], classes.dtype.kind

@@ -124,8 +124,8 @@ class KnowledgeTracer(Task):
         Args:
             histories: For each learner the attempts so far, in order: the skill's index in `skills_`, and 1 (correct) or 0.
         """
-        from slm_helpers._backend import cached_on, quiet_retracing
-        from slm_helpers.training.finetune import run_rows
+        from slm_helpers._backend import cached_on
+        from slm_helpers.models.rows import quiet_retracing, run_rows
 
         from scipy.special import softmax
 
@@ -329,7 +329,7 @@ def _inputs(pieces: list[_Piece]) -> dict[str, list[np.ndarray]]:
 
 def _logits(saved: SavedModel, pieces: list[_Piece]) -> list[np.ndarray]:
     """Return the logits of the attempts that each piece scores."""
-    from slm_helpers.training.finetune import run_rows
+    from slm_helpers.models.rows import run_rows
 
     outputs = run_rows(saved.model, _inputs(pieces), along="answers")
     return [logits[len(logits) - len(piece.rows) :] for logits, piece in zip(outputs, pieces, strict=True)]

@@ -126,8 +126,8 @@ def describe_examples(reader: keras.Model, examples: Examples, cached: dict[byte
     """
     from slm_helpers._backend import cached_on
     from slm_helpers.models.reader import make_word_encoders
+    from slm_helpers.models.rows import run_rows
     from slm_helpers.training.batches import Examples
-    from slm_helpers.training.finetune import run_rows
 
     columns = {}
     views = cached_on(reader, "word_views", lambda: make_word_encoders(reader))  # compiled once, not for each call

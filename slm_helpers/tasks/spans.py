@@ -58,7 +58,7 @@ def longest_answer(rows: pd.DataFrame) -> int:
 def score_spans(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> list[SpanScores]:
     """Return the spans of each row's context, up to the setting max_words and within a sentence, with their scores."""
     from slm_helpers.baselines.extractive_qa import SpanBaseline
-    from slm_helpers.training.finetune import run_rows
+    from slm_helpers.models.rows import run_rows
 
     reading = Reading(saved.tokenizer)
     pieces = reading.pieces(rows)

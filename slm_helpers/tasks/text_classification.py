@@ -253,21 +253,21 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
 
 def text_probs(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:
     """Return the calibrated probability of each class for each text, shape (num_texts, num_classes)."""
-    from slm_helpers.training.finetune import softmax
+    from scipy.special import softmax
 
-    return softmax(text_scores(saved, texts) / saved.settings.get("temperature", 1.0))
+    return softmax(text_scores(saved, texts) / saved.settings.get("temperature", 1.0), axis=-1)
 
 
 def text_scores(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:
     """Return the scores of each class for each text, shape (num_texts, num_classes)."""
+    from slm_helpers.models.rows import run_rows
     from slm_helpers.training.batches import encode_texts
-    from slm_helpers.training.finetune import run_rows
 
     if not len(texts):
         return np.empty((0, len(saved.labels)), dtype="float32")
     inputs = {"token_ids": encode_texts(saved.tokenizer, texts, max_tokens=saved.settings.get("max_tokens", MAX_TOKENS))}
-    if len(saved.model.inputs) > 1:
-        inputs["ngrams"] = hash_ngrams(texts, num_buckets=saved.model.get_layer("ngram_scores").num_buckets)
+    if num_buckets := saved.arguments.get("num_buckets"):
+        inputs["ngrams"] = hash_ngrams(texts, num_buckets=num_buckets)
     return np.stack(run_rows(saved.model, inputs))
 
 

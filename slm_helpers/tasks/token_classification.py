@@ -203,7 +203,7 @@ def build_on_base(build: Callable[..., Any], base: SavedModel | None, vocab_size
 
 def tag_logits(saved: SavedModel, sentences: Sequence[Sequence[str]]) -> list[np.ndarray]:
     """Return the logits of each sentence's words, shape (num_words, num_tags); sentences may be of any length."""
-    num_buckets = saved.model.get_layer("ngram_scores").num_buckets if len(saved.model.inputs) > 3 else 0
+    num_buckets = saved.arguments.get("num_buckets", 0)
     logits: list[list[np.ndarray]] = [[np.zeros((0, len(saved.labels)), dtype="float32")] for _ in sentences]
     for row, (start, _, first, last), scores in run_windows(
         saved, sentences, lambda windows: encode_sentences(saved.tokenizer, windows, num_buckets=num_buckets)
@@ -216,7 +216,7 @@ def run_windows(
     saved: SavedModel, sentences: Sequence[Sequence[str]], encode: Callable[[list[Sequence[str]]], dict[str, list[np.ndarray]]]
 ) -> list[tuple[int, tuple[int, int, int, int], np.ndarray]]:
     """Run a network over sentences of any length: for each window the index of its sentence, its bounds (`windows_of`), its output."""
-    from slm_helpers.training.finetune import run_rows
+    from slm_helpers.models.rows import run_rows
 
     windows = [(row, window) for row, words in enumerate(sentences) for window in windows_of(len(words))]
     if not windows:

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive
+from slm_helpers.models.rows import pad_rows
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
@@ -218,23 +218,6 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, max_tokens: int 
             ids = np.concatenate([ids[: kept - kept // 2], ids[len(ids) - kept // 2 :]])
         encoded.append(np.concatenate([start, ids]))
     return encoded
-
-
-def pad_rows(rows: list[np.ndarray], num_rows: int, *, exact: bool = False) -> np.ndarray:
-    """Return arrays side by side, padded with 0: int32 or float32, shape (num_rows, time, ...), or (num_rows, size) of float vectors.
-
-    `exact`: no longer than the longest row, where that compiles nothing anew: a fifth less work with texts of a dozen tokens.
-    """
-    kind = "float32" if rows[0].dtype.kind == "f" else "int32"
-    if kind == "float32" and rows[0].ndim == 1:
-        return np.pad(np.stack(rows).astype(kind), [(0, num_rows - len(rows)), (0, 0)])
-    # Few different lengths: JAX compiles each anew.
-    multiple = 32 if keras.backend.backend() != "tensorflow" else 1 if exact else 8
-    longest = -(-max(len(row) for row in rows) // multiple) * multiple
-    padded = np.zeros((num_rows, longest, *rows[0].shape[1:]), dtype=kind)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
-    return padded
 
 
 def fingerprint_of_stream(token_ids: np.ndarray) -> str:

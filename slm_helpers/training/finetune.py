@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from slm_helpers._backend import cached_on, keras, quiet_retracing
+from slm_helpers._backend import cached_on, keras
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.language_model import token_losses
-from slm_helpers.training.batches import Examples, RowBatches, pad_rows
+from slm_helpers.models.rows import run_rows
+from slm_helpers.training.batches import Examples, RowBatches
 from slm_helpers.training.config import ROW_DEFAULTS, TrainConfig, check_unused
 from slm_helpers.training.loop import TrainingRun, run_training
 from slm_helpers.training.optimizers import LayerAdam, averaging
@@ -93,31 +94,6 @@ def _evaluate(model: keras.Model, valid: Examples) -> tuple[dict[str, float], fl
     # A network that has grown too sure of itself may still be the best one: tasks mend that by a temperature.
     scaled, _ = _loss_and_accuracy(logits, targets, weights, temperature=fit_temperature(logits, targets))
     return {"loss_nats": loss, "accuracy": accuracy}, scaled
-
-
-def run_rows(
-    model: keras.Model, inputs: dict[str, Sequence[np.ndarray]], *, along: str | None = None, by: str | None = None, batch_size: int = 128
-) -> list[np.ndarray]:
-    """Run a model over rows of any number, sorted by length into batches; returns its output for each row, in their order.
-
-    Args:
-        model: Any network with these inputs.
-        inputs: As in `Examples`.
-        along: Name of the input whose first axis the output runs along: what stands behind a row's own length is cut off.
-        by: Name of the input whose length costs most, by which rows are sorted; the first unless given.
-        batch_size: Rows run together.
-    """
-    columns = {name: [np.asarray(row) for row in rows] for name, rows in inputs.items()}
-    order = np.argsort([len(row) for row in columns[by or next(iter(columns))]], kind="stable")
-    outputs: list[np.ndarray] = [np.empty(0)] * len(order)
-    for start in range(0, len(order), batch_size):
-        picked = order[start : start + batch_size]
-        padded = [pad_rows([rows[i] for i in picked], min(batch_size, len(order)), exact=True) for rows in columns.values()]
-        with quiet_retracing():
-            found = ops.convert_to_numpy(model.predict_on_batch(padded if len(padded) > 1 else padded[0]))
-        for row, i in zip(found, picked, strict=False):
-            outputs[i] = row if along is None else row[: len(columns[along][i])]
-    return outputs
 
 
 def _logits_of(model: keras.Model, examples: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from slm_helpers._backend import keras, quiet_retracing
+from slm_helpers._backend import keras
 from slm_helpers._processor import faster_precision
 from slm_helpers.models.layers import FLOAT32
+from slm_helpers.models.rows import quiet_retracing
 from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.optimizers import make_optimizer
 

@@ -9,6 +9,7 @@ from slm_helpers.metrics.classification import fit_confidence, logit
 from slm_helpers.metrics.question_answering import exact_matches
 from slm_helpers.models.language_model import build_language_model
 from slm_helpers.models.reader import build_span_extractor, make_span_head
+from slm_helpers.models.rows import run_rows
 from slm_helpers.models.saved import SavedModel
 from slm_helpers.tasks import extractive_qa, reading, spans
 from slm_helpers.tasks.closed_book_qa import ClosedBookQA
@@ -17,7 +18,7 @@ from slm_helpers.tasks.extractive_qa import ExtractiveQA, new_reader
 from slm_helpers.text.tokenizers import train_bpe_tokenizer, train_char_tokenizer
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import TrainConfig
-from slm_helpers.training.finetune import fit_examples, run_rows
+from slm_helpers.training.finetune import fit_examples
 from tests.toys import passages
 
 import keras
