@@ -4,7 +4,7 @@ from slm_helpers.deploy.graph_writer import GraphWriter, Tensor
 
 import numpy as np
 
-_FAR = np.float32(1e9)  # what masked positions are lowered by
+FAR = np.float32(1e9)  # what masked positions are lowered by
 
 
 def backbone(g: GraphWriter, token_ids: Tensor, *, cell: str, num_layers: int) -> tuple[Tensor, Tensor]:
@@ -26,11 +26,9 @@ def text_pooling(g: GraphWriter, x: Tensor, token_ids: Tensor) -> Tensor:
     mask = g.op("Unsqueeze", g.cast(real, "float32"), [2])
     count = g.op("Max", g.cast(length, "float32"), np.float32(1))
     mean = g.op("Div", g.op("ReduceSum", g.op("Mul", x, mask), [1], keepdims=0), count)
-    lowered = g.op("Mul", g.op("Sub", np.float32(1), mask), _FAR)
+    lowered = g.op("Mul", g.op("Sub", np.float32(1), mask), FAR)
     highest = g.op("ReduceMax", g.op("Sub", x, lowered), [1], keepdims=0)
-    position = g.op("Sub", g.op("Max", length, np.int64(1)), np.int64(1))
-    last = g.op("Squeeze", take_positions(g, x, position), [1])
-    return g.op("Concat", mean, highest, last, axis=-1)
+    return g.op("Concat", mean, highest, last_state(g, x, token_ids), axis=-1)
 
 
 def hashed_linear(g: GraphWriter, ngrams: Tensor, name: str) -> Tensor:
@@ -73,6 +71,12 @@ def reverse_sequence(g: GraphWriter, x: Tensor, ends: Tensor) -> Tensor:
     return g.op("ReverseSequence", x, length, batch_axis=0, time_axis=1)
 
 
+def last_state(g: GraphWriter, x: Tensor, token_ids: Tensor) -> Tensor:
+    """Return x behind the last token of each row: (batch, time, size) -> (batch, size)."""
+    _, length = _real(g, token_ids)
+    return g.op("Squeeze", take_positions(g, x, g.op("Sub", g.op("Max", length, np.int64(1)), np.int64(1))), [1])
+
+
 def char_cnn(g: GraphWriter, characters: Tensor, name: str) -> Tensor:
     """Return the features of spellings, characters (batch, words, characters): (batch, words, filters)."""
     weights = g.layer(name)
@@ -93,7 +97,7 @@ def aligned_attention(g: GraphWriter, passage: Tensor, question: Tensor, ends: T
     padding = g.op("Unsqueeze", g.op("Sub", np.float32(1), g.cast(real, "float32")), [1])
     turned = g.op("Transpose", _unit_length(g, question), perm=[0, 2, 1])
     cosine = g.op("MatMul", _unit_length(g, passage), turned)
-    scores = g.op("Sub", g.op("Mul", cosine, g.layer(name)["scale"]), g.op("Mul", padding, _FAR))
+    scores = g.op("Sub", g.op("Mul", cosine, g.layer(name)["scale"]), g.op("Mul", padding, FAR))
     highest = g.op("ReduceMax", g.op("Sub", cosine, g.op("Mul", padding, np.float32(4))), [-1], keepdims=1)
     return g.op("Concat", g.op("MatMul", g.op("Softmax", scores, axis=-1), question), highest, axis=-1)
 
@@ -128,7 +132,7 @@ def _real(g: GraphWriter, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 def _masked(g: GraphWriter, x: Tensor, mask: Tensor) -> Tensor:
     """Return x where the mask is 1, and -1e9 where it is 0."""
-    return g.op("Sub", g.op("Mul", x, mask), g.op("Mul", g.op("Sub", np.float32(1), mask), _FAR))
+    return g.op("Sub", g.op("Mul", x, mask), g.op("Mul", g.op("Sub", np.float32(1), mask), FAR))
 
 
 def _unit_length(g: GraphWriter, x: Tensor) -> Tensor:
