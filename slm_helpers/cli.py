@@ -189,6 +189,12 @@ def _build_parser() -> argparse.ArgumentParser:
     translate.add_argument("--json", action="store_true", help="one JSON object on stdout")
     translate.set_defaults(run=_translate)
 
+    export = commands.add_parser("export", help="write a model as a file that runs without this package")
+    export.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
+    export.add_argument("--to", choices=("onnx",), default="onnx", help="onnx: its graph in float32 (default)")
+    export.add_argument("--out", required=True, metavar="FILE", help="with the ending .onnx")
+    export.set_defaults(run=_export)
+
     download = commands.add_parser("download", help="fetch a public data set into the cache")
     download.add_argument("name", metavar="NAME")
     download.set_defaults(run=_download)
@@ -426,6 +432,15 @@ def _translate(options: argparse.Namespace) -> int:
     else:
         for row in rows:
             _show(row["prediction"])
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from slm_helpers.deploy.export import export_onnx
+    from slm_helpers.models.folders import model_folder
+
+    for path in export_onnx(model_folder(options.model), options.out):
+        _show(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
