@@ -181,7 +181,7 @@ def test_peak_is_measured_in_three_ways(monkeypatch, capsys):
 def test_generation_is_measured_beside_both_loops(capsys):
     sizes = ["--random", "--vocab-size", "300", "--embedding-dim", "4", "--units", "4", "--batch-sizes", "1", "3"]
     found = run_json(generation_speed, [*sizes, "--tokens", "4", "--slow-tokens", "2", "--rounds", "1", "--cold-rounds", "0"], capsys)
-    assert len(found["results"]) == 2 * 6 + 1
+    assert len(found["results"]) == 2 * 8 + 1
     assert {one["num_parameters"] for one in found["results"]} == {300 * 4 + 3 * 4 * (4 + 4 + 2)}
 
 

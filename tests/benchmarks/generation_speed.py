@@ -1,7 +1,8 @@
 """Generated tokens per second, beside the article's loop and beside feeding the whole prefix anew; and the cost of a cold start.
 
 The article calls `model.predict` on the last token, once a token; that model forgets everything before it. The honest simple way
-is `model.predict` on the whole text so far, once a token. Both are given compiled calls and greedy choice, ours samples.
+is `model.predict` on the whole text so far, once a token. Both are given compiled calls and greedy choice, ours samples: as `slm generate`
+does, in ONNX Runtime with 8-bit weights, and in the NumPy loop with the exact ones.
 """
 
 import argparse
@@ -27,13 +28,14 @@ def main(arguments: list[str] | None = None) -> None:
     with model_folder(options) as folder:
         cold = [start_cold(folder) for _ in range(options.cold_rounds)]
         rows = [median_row(f"{folder.name}, fresh process", name, [one[name] for one in cold]) for name in (cold[0] if cold else ())]
+        from slm_helpers.deploy.engine import open_saved
         from slm_helpers.models.saved import load_model
 
-        saved = load_model(folder, task="lm")
+        saved, rounded = load_model(folder, task="lm"), open_saved(folder, task="lm")
         speeds = {}
         for batch_size in options.batch_sizes:
             name = f"{folder.name}, batch {batch_size}"
-            speeds[batch_size], found = measure(saved.model, saved.tokenizer, batch_size, options, name)
+            speeds[batch_size], found = measure(saved, rounded, batch_size, options, name)
             rows += found
             if 1 in speeds and batch_size > 1:
                 one_text = statistics.median(speeds[1]["the article's loop"])
@@ -94,23 +96,36 @@ def make_tokenizer(vocab_size: int, seed: int):
 
 
 def measure(
-    model: Any, tokenizer: Any, batch_size: int, options: argparse.Namespace, name: str
+    saved: Any, rounded: Any, batch_size: int, options: argparse.Namespace, name: str
 ) -> tuple[dict[str, list[float]], list[dict[str, Any]]]:
-    """Return tokens per second of each way and the rows of one batch size; the ways take turns."""
+    """Return tokens per second of each way and the rows of one batch size; the ways take turns.
+
+    Args:
+        saved: The model as Keras has it.
+        rounded: The same without Keras.
+        batch_size: Texts written side by side.
+        options: From `parse`.
+        name: Of the rows.
+    """
     from slm_helpers.generation.generator import TextGenerator
     from slm_helpers.models.language_model import recurrent_layers
 
     import numpy as np
 
-    generator = TextGenerator(model, tokenizer)
+    model, tokenizer = saved.model, saved.tokenizer
+    generator, exact = TextGenerator(rounded.model, tokenizer), TextGenerator(model, tokenizer)
+    settings = {"max_tokens": options.tokens, "num_samples": batch_size, "stop_at_end": False, "seed": options.seed}
     for layer in recurrent_layers(model):
         layer.unrolled = False  # `predict` would compile each length of the prefix for itself
     prompt = np.repeat(tokenizer.encode(PROMPT)[None], batch_size, axis=0)
     first_token_seconds = []
 
     def ours() -> None:
-        result = generator.generate(PROMPT, max_tokens=options.tokens, num_samples=batch_size, stop_at_end=False, seed=options.seed)
+        result = generator.generate(PROMPT, **settings)
         first_token_seconds.append(result.first_token_seconds)
+
+    def numpy_loop() -> None:
+        exact.generate(PROMPT, **settings)
 
     def articles_loop() -> None:
         last = prompt[:, -1:]
@@ -125,12 +140,13 @@ def measure(
 
     ways: dict[str, tuple[Callable[[], None], int]] = {
         "slm_helpers": (ours, options.tokens),
+        "the NumPy loop": (numpy_loop, options.tokens),
         "the article's loop": (articles_loop, options.slow_tokens),
         "whole prefix each time": (whole_prefix, options.slow_tokens),
     }
     speeds = take_turns(ways, batch_size, options.rounds)
     rows = [median_row(f"{name}, {way}", "tokens_per_second", values) for way, values in speeds.items()]
-    for way in ("the article's loop", "whole prefix each time"):
+    for way in [way for way in ways if way != "slm_helpers"]:
         ratios = [ours / theirs for ours, theirs in zip(speeds["slm_helpers"], speeds[way], strict=True)]
         rows.append(median_row(f"{name}, slm_helpers against {way}", "times_as_fast", ratios))
     rows.append(median_row(f"{name}, slm_helpers", "first_token_seconds", first_token_seconds[1:]))
