@@ -1,11 +1,12 @@
 """Language models as ONNX graphs of 8-bit integer products: a quarter of the bytes, and faster where reading weights takes the time.
 
 A matrix holds a whole number in -127..127 for each weight and a scale for each column (embeddings: for each token's vector). What it is
-multiplied with is rounded to 8 bits too: states, which lie between -1 and 1, in steps of 1/127, and what the vocabulary is scored from
-by its largest value. Every row is rounded by itself, so a text does not depend on what is written beside it.
+multiplied with is rounded to 7 bits, whole numbers in 1..127 around 64: states, which lie between -1 and 1, in steps of 1/63, vectors of
+tokens by halving their numbers, and what the vocabulary is scored from by its largest value. Every row is rounded by itself, so a text
+does not depend on what is written beside it.
 
-Both sides of a product are stored as unsigned numbers around 128. Signed weights would be faster on processors without VNNI
-instructions, but wrong: pairs of products are added there in 16 bits, which 255 * 127 * 2 exceeds.
+With 8 bits on both sides products would be wrong on processors without VNNI instructions, which add pairs of them in 16 bits: 2 * 255 *
+127 is too large for that, 2 * 127 * 127 is not. Sums are therefore exact, and the same on every processor.
 
 Reference:
     Jacob et al. (2018), "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", arXiv:1712.05877.
@@ -18,25 +19,24 @@ from slm_helpers.deploy.graph_writer import GraphWriter, Operand, Tensor
 import numpy as np
 import onnx
 
-_ZERO = np.uint8(128)
-_STEP = np.float32(1 / 127)  # of states
+_ZERO = np.uint8(64)
+_STEP = np.float32(1 / 63)  # of states
 
 
 def quantize(matrix: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Round a matrix to 8 bits, with a scale for each of its columns (axis 1) or rows (axis 0).
 
     Returns:
-        Whole numbers around 128, uint8, in 1..255, and the scales, float32, shape (matrix.shape[axis],): a weight is about
-        (number - 128) * scale.
+        Whole numbers in -127..127, int8, and the scales, float32, shape (matrix.shape[axis],): a weight is about number * scale.
 
     Example:
         >>> numbers, scales = quantize(np.array([[1.0, 0.5], [-1.0, 0.0]]), axis=1)
         >>> numbers.tolist(), (scales * 127).tolist()
-        ([[255, 255], [1, 128]], [1.0, 0.5])
+        ([[127, 127], [-127, 0]], [1.0, 0.5])
     """
     scales = abs(matrix).max(axis=1 - axis, keepdims=True).astype("float32") / 127
     scales[scales == 0] = 1
-    return (np.rint(matrix / scales) + 128).astype("uint8"), scales.reshape(-1)
+    return np.rint(matrix / scales).astype("int8"), scales.reshape(-1)
 
 
 def build_step(arguments: dict[str, Any], weights: dict[str, np.ndarray]) -> onnx.ModelProto:
@@ -74,8 +74,8 @@ def _build(
     num_states = 1 + (cell == "lstm")
     states = [g.input(f"state_{i}", ("batch", units), "float32") for i in range(num_layers * num_states)]
     vectors, scales = quantize(g.layer("embedding")["embeddings"], axis=0)
-    x = g.op("Gather", g.constant(vectors, "vectors"), token_ids)
-    x_scale = g.op("Gather", g.constant(scales[:, None], "scales"), token_ids)
+    x = _halved(g, g.op("Gather", g.constant(vectors, "vectors"), token_ids))
+    x_scale = g.op("Gather", 2 * scales[:, None], token_ids)
     given: list[Tensor] = []
     for i in range(num_layers):
         layer = g.layer(f"{cell}_{i}")
@@ -139,7 +139,7 @@ def _product(g: GraphWriter, x: Tensor, kernel: np.ndarray, x_scale: Operand) ->
 
 def _integer_product(g: GraphWriter, x: Tensor, kernel: Operand, x_scale: Operand, scales: np.ndarray) -> Tensor:
     """Return the product of rounded numbers, as float32; one scale for all of x, or one a row."""
-    found = g.cast(g.op("MatMulInteger", x, kernel, _ZERO, _ZERO), "float32")
+    found = g.cast(g.op("MatMulInteger", x, kernel, _ZERO), "float32")
     if not isinstance(x_scale, str):
         return g.op("Mul", found, scales * x_scale)
     return g.op("Mul", g.op("Mul", found, x_scale), scales)
@@ -153,5 +153,13 @@ def _rounded_rows(g: GraphWriter, x: Tensor) -> tuple[Tensor, Tensor]:
     """Round each row by its largest value; returns the numbers and the scale of each row."""
     highest = g.op("ReduceMax", g.op("Abs", x), [-1], keepdims=1)
     scale = g.op("Mul", g.op("Max", highest, np.float32(1e-30)), _STEP)
-    # A cast cuts off what stands behind the point.
-    return g.cast(g.op("Add", g.op("Div", x, scale), np.float32(128.5)), "uint8"), scale
+    return _unsigned(g, g.op("Div", x, scale)), scale
+
+
+def _halved(g: GraphWriter, numbers: Tensor) -> Tensor:
+    return _unsigned(g, g.op("Mul", g.cast(numbers, "float32"), np.float32(0.5)))
+
+
+def _unsigned(g: GraphWriter, x: Tensor) -> Tensor:
+    """Round numbers in -63.5..63.5 and put them around 64; a cast cuts off what stands behind the point."""
+    return g.cast(g.op("Add", x, np.float32(64.5)), "uint8")
