@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,7 @@ class ExtractiveQA(Task):
             )
 
     def _train(self, frame, *, base, config, keep_valid, checkpoint_dir, callbacks):
+        started = time.perf_counter()
         parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
         contexts = list(dict.fromkeys(parts["train"]["context"]))
         tokenizer = starting_tokenizer(base, [*contexts, *parts["train"]["question"]])
@@ -121,13 +123,13 @@ class ExtractiveQA(Task):
         cached = None if self.train_base or base is None else {}
         rounds = [None if checkpoint_dir is None else Path(checkpoint_dir) / name for name in ("cloze", "questions")]
         if self.num_cloze and (base is None or base.task != self.task):
-            first, config = replace(config, epochs=2, patience=0, frozen=()), config
-            if config.max_seconds:
-                first = replace(first, max_seconds=config.max_seconds / 3)
-                config = replace(config, max_seconds=config.max_seconds * 2 / 3)
+            first = replace(config, epochs=2, patience=0, frozen=(), max_seconds=config.max_seconds / 3)
             none_share = float((parts["train"]["answer"] == "").mean())
             cloze = make_cloze(contexts, num_rows=self.num_cloze, none_share=none_share, seed=config.seed)
             fit_reader(model, answer_examples(reading, cloze, name="cloze"), None, config=first, cached=cached, checkpoint_dir=rounds[0])
+        if config.max_seconds:  # the linear model needs some of the time too
+            left = (0.85 if self.features else 1.0) * config.max_seconds - (time.perf_counter() - started)
+            config = replace(config, max_seconds=max(0.01, left))
         history = fit_reader(model, train, valid, config=config, cached=cached, checkpoint_dir=rounds[1], callbacks=callbacks)
         saved = _as_reader(model, tokenizer, parts["train"])
         if self.features:

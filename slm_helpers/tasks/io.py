@@ -33,6 +33,7 @@ _CHECKED_ROWS = 10_000  # of a file to predict whose cells are looked at before 
 _OUTPUTS = (".csv", ".tsv", ".jsonl")
 _ADDED = ("prediction", "confidence")
 _MIN_FREE = 100 << 20  # bytes of disk: a model, the one it replaces and a checkpoint
+_LEAST_SECONDS = 15  # of a whole command: Keras is loaded, a network compiled and scored
 _MAX_HASHES = 10_000  # of training rows that a folder keeps: 8 bytes each
 
 
@@ -104,6 +105,8 @@ def finetune(
     """
     started = time.perf_counter() if started is None else started
     out, limit = Path(out), estimator.get_params(deep=False).get("max_seconds")
+    if limit and limit < _LEAST_SECONDS:
+        raise ValueError(f"max_seconds is {limit:g}, but to start, to compile a network and to score it takes {_LEAST_SECONDS}. Give more.")
     check_replaceable(out)
     check_writable(out.parent)
     check_free_disk(out.parent)

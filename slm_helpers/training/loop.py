@@ -77,7 +77,7 @@ def run_training(
             run.train_step(num_steps)
             observers.on_train_batch_end(index, {"loss": run.last_loss})
             line.update(f"step {run.step} of {num_steps}, loss {run.last_loss:.3f} nats, {run.seconds:.0f} s")
-            out_of_time = bool(config.max_seconds) and run.seconds >= config.max_seconds
+            out_of_time = bool(config.max_seconds) and run.seconds + run.seconds_to_evaluate >= config.max_seconds
             last = run.step >= num_steps or out_of_time or run.model.stop_training
             if run.step % (config.eval_steps or per_epoch) == 0 or last:
                 run.evaluate()
@@ -135,18 +135,22 @@ class TrainingRun:
         self.best_loss, self.evals_since_best = math.inf, 0
         self.best: list[np.ndarray] = []
         self.history: list[dict[str, Any]] = []
+        self.seconds_to_evaluate = 0.0  # what the next evaluation is expected to take: as the last one; before it, as compiling a step
 
     def train_step(self, num_steps: int) -> None:
         """Make one step; raise FloatingPointError if its loss is not finite."""
         started, cpu_started = time.perf_counter(), time.process_time()
         config = self.config
-        time_share = self.seconds / config.max_seconds if config.max_seconds else 0.0
+        time_share = (self.seconds + self.seconds_to_evaluate) / config.max_seconds if config.max_seconds else 0.0
         self.rate = learning_rate_at(config, self.step, num_steps, time_share=time_share)
         self.compiled.optimizer.learning_rate = self.rate
         self.last_loss = self.compiled.train(*self.batches.batch(*divmod(self.step, len(self.batches))))
         self.step += 1
-        self.seconds += time.perf_counter() - started
+        step_seconds = time.perf_counter() - started
+        self.seconds += step_seconds
         self.cpu_seconds += time.process_time() - cpu_started
+        if self.evaluate_valid is not None and not self.seconds_to_evaluate:
+            self.seconds_to_evaluate = step_seconds
         if not math.isfinite(self.last_loss):
             raise FloatingPointError(f"The loss is {self.last_loss} at step {self.step}. {self._advice()}")
         self.loss_sum += self.last_loss
@@ -162,7 +166,8 @@ class TrainingRun:
         started = time.perf_counter()
         with self._averaged_weights():
             found, loss = self.evaluate_valid()
-            self.seconds += time.perf_counter() - started
+            self.seconds_to_evaluate = time.perf_counter() - started
+            self.seconds += self.seconds_to_evaluate
             self._note("valid", found)
             self.evals_since_best += 1
             if loss < self.best_loss:

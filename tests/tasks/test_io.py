@@ -213,6 +213,12 @@ def test_time_for_reading_and_scoring_is_taken_off_that_of_training(tmp_path, mo
     assert 300 < seen[0] <= 350
 
 
+def test_less_time_than_a_start_takes_is_refused_at_once(tmp_path, base):
+    write_rows(tmp_path / "diary.jsonl", [{"text": text} for text in LINES])
+    with pytest.raises(ValueError, match=r"max_seconds is 3, but .* takes 15"):
+        io.finetune(io.new_estimator("lm", base=str(base), max_seconds=3.0), train=[str(tmp_path / "diary.jsonl")], out=tmp_path / "m")
+
+
 def test_a_setting_that_a_task_has_not_is_refused_by_its_option():
     for settings, option in (({"ngrams": False}, "--no-ngrams"), ({"class_weight": "balanced"}, "--balanced")):
         with pytest.raises(ValueError, match=rf"task lm has no setting .*leave {option} out"):
