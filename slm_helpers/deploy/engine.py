@@ -24,7 +24,7 @@ ROW_NETWORKS = (
     *("build_text_classifier", "build_keyword_spotter", "build_knowledge_tracer"),
     *("build_tagger", "build_intent_slot_model", "build_span_extractor"),
 )
-_VERSION = 1  # of the graphs; a new one makes all of them anew
+_VERSION = 2  # of the graphs; a new one makes all of them anew
 _MAX_CACHED = 64  # graphs, the latest used
 _MANY_ROWS = 16  # from which on a second thread is worth its waiting
 

@@ -5,6 +5,9 @@ multiplied with is rounded to 7 bits, whole numbers in 1..127 around 64: states,
 tokens by halving their numbers, and what the vocabulary is scored from by its largest value. Every row is rounded by itself, so a text
 does not depend on what is written beside it.
 
+A unit's weights to its own gates are often ten times as large as all others of their column and would make its scale coarse: they stay
+float32, one product a number.
+
 With 8 bits on both sides products would be wrong on processors without VNNI instructions, which add pairs of them in 16 bits: 2 * 255 *
 127 is too large for that, 2 * 127 * 127 is not. Sums are therefore exact, and the same on every processor.
 
@@ -113,8 +116,10 @@ def _gates_size(cell: str, units: int) -> int:
 
 def _cell(g: GraphWriter, cell: str, gates: Tensor, states: list[Tensor], layer: dict[str, np.ndarray]) -> list[Tensor]:
     """Return the states after one position; `gates` is what the input adds to the gates, in Keras' order."""
-    kernel, units = layer["recurrent_kernel"], layer["recurrent_kernel"].shape[0]
+    units = layer["recurrent_kernel"].shape[0]
+    kernel, own = _without_diagonals(layer["recurrent_kernel"])
     hidden = _product(g, _rounded_state(g, states[0]), kernel, _STEP)
+    hidden = g.op("Add", hidden, g.op("Mul", g.op("Concat", *[states[0]] * (kernel.shape[1] // units), axis=-1), own))
     if cell == "rnn":
         return [g.op("Tanh", g.op("Add", gates, hidden))]
     if cell == "gru":
@@ -130,6 +135,15 @@ def _cell(g: GraphWriter, cell: str, gates: Tensor, states: list[Tensor], layer:
     entered, forget, out = (g.op("Sigmoid", parts[i]) for i in (0, 1, 3))
     memory = g.op("Add", g.op("Mul", forget, states[1]), g.op("Mul", entered, g.op("Tanh", parts[2])))
     return [g.op("Mul", out, g.op("Tanh", memory)), memory]
+
+
+def _without_diagonals(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a recurrent kernel without the weights from each unit to its own gates, and those, shape (gates,)."""
+    units = kernel.shape[0]
+    columns = np.arange(kernel.shape[1])
+    rest = kernel.copy()
+    rest[columns % units, columns] = 0
+    return rest, kernel[columns % units, columns]
 
 
 def _product(g: GraphWriter, x: Tensor, kernel: np.ndarray, x_scale: Operand) -> Tensor:
