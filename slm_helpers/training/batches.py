@@ -52,7 +52,7 @@ class WindowBatches:
             self._starts = self._arrange(np.random.default_rng([self.seed, epoch]))
             self._epoch = epoch
         starts = self._starts[index * self.batch_size : (index + 1) * self.batch_size]
-        windows = self.token_ids[starts[:, None] + np.arange(self.window + 1)].astype("int32")
+        windows = self._read(starts[:, None] + np.arange(self.window + 1)).astype("int32")
         return windows[:, :-1], windows[:, 1:], np.ones((len(starts), self.window), "float32"), self._carry_mask(epoch, index)
 
     def fingerprint(self) -> str:
@@ -62,6 +62,10 @@ class WindowBatches:
     def _arrange(self, rng: np.random.Generator) -> np.ndarray:
         """Return where the windows of an epoch start, in the order of their use."""
         return int(rng.integers(0, self.window)) + self.window * rng.permutation(self._num_windows)
+
+    def _read(self, positions: np.ndarray) -> np.ndarray:
+        """Return the token ids at these positions of the stream as it is read in the present epoch."""
+        return self.token_ids[positions]
 
     def _carry_mask(self, epoch: int, index: int) -> np.ndarray:
         return np.zeros(self.batch_size, dtype="float32")
@@ -87,6 +91,30 @@ class StreamBatches(WindowBatches):
         if index == 0:
             return np.zeros(self.batch_size, dtype="float32")
         return (np.random.default_rng([self.seed, epoch, index]).random(self.batch_size) >= 1 / 16).astype("float32")
+
+
+class DocumentStreams(StreamBatches):
+    """`StreamBatches` over whole documents in a new random order each epoch; a document ends with <end>.
+
+    Only the bounds of the documents are held in memory: the tokens are read where they stand, and are not copied.
+    """
+
+    def __init__(self, token_ids: np.ndarray, *, window: int, batch_size: int, seed: int = 42):
+        """Prepare the batches; see `WindowBatches`."""
+        super().__init__(token_ids, window=window, batch_size=batch_size, seed=seed)
+        ends = np.flatnonzero(np.asarray(token_ids) == Tokenizer.end_id) + 1
+        bounds = np.unique(np.concatenate([[0], ends, [len(token_ids)]]))
+        self._starts_of_documents, self._lengths = bounds[:-1], np.diff(bounds)
+
+    def _arrange(self, rng: np.random.Generator) -> np.ndarray:
+        self._order = rng.permutation(len(self._lengths))
+        self._ends = np.cumsum(self._lengths[self._order])  # of the documents in this order
+        return super()._arrange(rng)
+
+    def _read(self, positions: np.ndarray) -> np.ndarray:
+        rank = np.searchsorted(self._ends, positions, side="right")
+        document = self._order[rank]
+        return self.token_ids[self._starts_of_documents[document] + positions - (self._ends[rank] - self._lengths[document])]
 
 
 _POOL = 16  # batches' worth of rows that are sorted by length before they are cut into batches

@@ -44,6 +44,7 @@ class TrainConfig:
     patience: int | None = None  # evaluations without a better loss before stopping; 0: never stop early
     max_seconds: float = 0.0  # stop (and finish the schedule) after this time; 0: no limit. Such a run is not repeatable.
     carry_state: bool | None = None  # streams: each window starts from the state at the end of the one before, see StreamBatches
+    shuffle_documents: bool = False  # streams with carry_state: documents in a new order each epoch, see DocumentStreams
     precision: str | None = None  # one of PRECISIONS, of the large products; auto: what is faster on this machine
     ema_decay: float = 0.0  # of a running average of the weights, which is what is evaluated and kept; 0: none (e.g. 0.999)
     seed: int = 42  # of order and dropout
@@ -67,6 +68,8 @@ class TrainConfig:
                 raise ValueError(f"{name} is {given[name]}, but must lie in [0, 1].")
         if self.warmup_steps is not None and self.warmup_share is not None:
             raise ValueError("warmup_steps and warmup_share are both given, but one says it. Leave one of them None.")
+        if self.shuffle_documents and self.carry_state is False:
+            raise ValueError("shuffle_documents is True, but carry_state is False, so windows are shuffled anyway. Leave shuffle_documents out.")
         if isinstance(self.frozen, str):
             raise ValueError(f'frozen is {self.frozen!r}, but must be a tuple of layer names, e.g. frozen=("embedding",).')
 

@@ -66,7 +66,7 @@ def fit_examples(
         ValueError: If a frozen layer does not exist, a setting is not of rows, or the checkpoint belongs to another run.
         FloatingPointError: If the loss becomes NaN or infinite.
     """
-    check_unused(config, "fit_examples", "weight_decay", "label_smoothing", "carry_state")
+    check_unused(config, "fit_examples", "weight_decay", "label_smoothing", "carry_state", "shuffle_documents")
     config = config.with_defaults(ROW_DEFAULTS)
     if config.optimizer != "adam":
         raise ValueError(f"optimizer is {config.optimizer!r}, but fit_examples trains with adam, at a rate for each layer. Leave it None.")

@@ -123,7 +123,7 @@ def fit_pairs(
     Returns:
         History in long form: step, epoch, split, loss_nats (per target token), learning_rate, seconds.
     """
-    check_unused(config, "fit_pairs", "layer_decay", "frozen", "unfreeze_epochs", "class_weight", "carry_state")
+    check_unused(config, "fit_pairs", "layer_decay", "frozen", "unfreeze_epochs", "class_weight", "carry_state", "shuffle_documents")
     config = config.with_defaults(STREAM_DEFAULTS)
     options = {"start_id": start_id, "batch_size": config.batch_size, "seed": config.seed}
     compiled = PairStep(model, config)

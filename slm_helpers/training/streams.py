@@ -8,7 +8,7 @@ from slm_helpers._backend import cached_on, keras
 from slm_helpers.data.splits import make_windows
 from slm_helpers.models.fast_rnn import mean_cross_entropy
 from slm_helpers.models.language_model import make_backbone, output_weights
-from slm_helpers.training.batches import StreamBatches, WindowBatches, fingerprint_of_stream
+from slm_helpers.training.batches import DocumentStreams, StreamBatches, WindowBatches, fingerprint_of_stream
 from slm_helpers.training.config import STREAM_DEFAULTS, TrainConfig, check_unused
 from slm_helpers.training.loop import TrainingRun, run_training
 from slm_helpers.training.step import CompiledStep, computing_in
@@ -58,7 +58,7 @@ def fit_model(
     """
     check_unused(config, "fit_model", "layer_decay", "frozen", "unfreeze_epochs", "class_weight")
     config = config.with_defaults(STREAM_DEFAULTS)
-    make_batches = StreamBatches if config.carry_state else WindowBatches
+    make_batches = DocumentStreams if config.shuffle_documents else StreamBatches if config.carry_state else WindowBatches
     batches = make_batches(train_ids, window=config.window, batch_size=config.batch_size, seed=config.seed)
     compiled = StreamStep(model, config, batch_size=batches.batch_size)
     valid = None if valid_ids is None else _validation_batches(valid_ids, config)

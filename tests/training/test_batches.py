@@ -1,6 +1,6 @@
 """Batches: what is in them, in which order, and the code by which a checkpoint knows its data again."""
 
-from slm_helpers.training.batches import Examples, RowBatches, StreamBatches, WindowBatches, fingerprint_of_stream
+from slm_helpers.training.batches import DocumentStreams, Examples, RowBatches, StreamBatches, WindowBatches, fingerprint_of_stream
 from slm_helpers.training.pairs import PairBatches
 
 import numpy as np
@@ -121,3 +121,38 @@ def test_streams_go_on_where_they_stopped_and_some_windows_begin_anew():
     assert 0.04 < new / (len(batches) - 1) < 0.09
     assert not batches.batch(3, 0)[3].any()
     assert set(batches.batch(2, 0)[0][:, 0]) != set(batches.batch(3, 0)[0][:, 0])
+
+
+def test_documents_stay_whole_and_come_in_another_order_each_epoch(tmp_path):
+    rng = np.random.default_rng(0)
+    documents = [np.append(100 * (i + 1) + np.arange(rng.integers(0, 60)), 2) for i in range(50)]
+    path = tmp_path / "stream.npy"
+    np.save(path, np.concatenate(documents).astype("uint16"))
+    known = {tuple(document.tolist()) for document in documents}
+    orders = []
+    for epoch in range(3):
+        batches = DocumentStreams(np.load(path, mmap_mode="r"), window=4, batch_size=3, seed=1)
+        rows = [np.concatenate([batches.batch(epoch, i)[0][row] for i in range(len(batches))]) for row in range(3)]
+        whole = [tuple(part.tolist()) for row in rows for part in np.split(row, np.flatnonzero(row == 2) + 1)[1:-1]]
+        assert set(whole) <= known
+        assert len(whole) > 35 and len(set(whole) - {(2,)}) == len([document for document in whole if document != (2,)])
+        orders.append(whole)
+    assert orders[0] != orders[1] != orders[2]
+    again = DocumentStreams(np.load(path), window=4, batch_size=3, seed=1)
+    np.testing.assert_array_equal(again.batch(2, 7)[1], batches.batch(2, 7)[1])
+    assert again.fingerprint() == batches.fingerprint()
+
+
+def test_shuffled_documents_go_on_where_they_stopped():
+    stream = np.arange(100_000)
+    stream[::50] = 2
+    batches = DocumentStreams(stream, window=7, batch_size=4, seed=5)
+    for index in range(1, 200):
+        np.testing.assert_array_equal(batches.batch(3, index)[0][:, 0], batches.batch(3, index - 1)[1][:, -1])
+
+
+def test_a_stream_without_an_end_is_one_document():
+    plain, documents = (kind(NOISE, window=6, batch_size=3) for kind in (StreamBatches, DocumentStreams))
+    for index in range(len(plain)):
+        assert set(documents.batch(0, index)[0].ravel()) <= set(NOISE)
+        assert documents.batch(0, index)[0].shape == plain.batch(0, index)[0].shape

@@ -29,6 +29,8 @@ import pytest
         ({"warmup_share": 0.1, "warmup_steps": 5}, "warmup_steps and warmup_share are both given"),
         ({"patience": -1}, "patience is -1"),
         ({"max_seconds": -0.5}, "max_seconds is -0.5"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0"),
+        ({"shuffle_documents": True, "carry_state": False}, "shuffle_documents is True, but carry_state is False"),
     ],
 )
 def test_a_bad_setting_is_named(settings, message):
@@ -99,9 +101,10 @@ def test_settings_of_older_folders_are_read():
 
 
 def test_settings_that_a_function_would_not_follow_are_refused():
-    names = ("layer_decay", "frozen", "class_weight", "carry_state", "unfreeze_epochs")
+    names = ("layer_decay", "frozen", "class_weight", "carry_state", "shuffle_documents", "unfreeze_epochs")
     check_unused(STREAM_DEFAULTS, "fit_pairs", *names)  # what says nothing is no setting
-    for setting in ({"layer_decay": 0.5}, {"frozen": ("embedding",)}, {"class_weight": "balanced"}, {"carry_state": True}):
+    settings = [{"layer_decay": 0.5}, {"frozen": ("embedding",)}, {"class_weight": "balanced"}, {"carry_state": True}]
+    for setting in (*settings, {"shuffle_documents": True}):
         (name,) = setting
         with pytest.raises(ValueError, match=f"{name} is .*, but fit_pairs has no such setting"):
             check_unused(TrainConfig(**setting), "fit_pairs", *names)

@@ -169,6 +169,15 @@ def test_a_carried_state_reaches_back_beyond_the_window():
     assert losses[True] < losses[False] - 0.05
 
 
+def test_documents_are_shuffled_only_where_the_state_is_carried():
+    ends = NOISE.copy()
+    ends[::10] = 2
+    config = dataclasses.replace(SHORT, shuffle_documents=True)
+    with pytest.raises(ValueError, match="shuffle_documents is True, but carry_state is False"):
+        fit_model(new_model(), ends, config=config)  # which is what a stream's carry_state is unless given
+    assert fit_model(new_model(), ends, config=dataclasses.replace(config, carry_state=True))["step"].max() == NUM_STEPS
+
+
 def test_max_seconds_stops_and_finishes_the_schedule(monkeypatch):
     ticks = itertools.count()
     monkeypatch.setattr(loop.time, "perf_counter", lambda: 0.1 * next(ticks))  # each look at the clock takes a tenth of a second
