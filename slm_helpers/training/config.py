@@ -34,6 +34,8 @@ class TrainConfig:
     warmup_steps: int | None = None  # the rate climbs to its highest over these steps; or give warmup_share
     warmup_share: float | None = None  # of all steps, in place of warmup_steps
     weight_decay: float | None = None  # adamw and muon, per step and times the learning rate
+    adam_share: float = 1.0  # muon: the rate of embeddings, output layers and biases, which Adam updates, as a share of learning_rate
+    muon_columns: int = 0  # muon: columns of a gate that are made orthogonal together; 0: all of it. Fewer take less time
     max_gradient_norm: float | None = None  # over all weights that learn together (Pascanu et al. 2013)
     label_smoothing: float | None = None  # share of each target that is spread over the vocabulary; losses on valid are without
     layer_decay: float | None = None  # rows: each layer learns at this times the rate of the layer above (Howard and Ruder 2018: 1 / 2.6)
@@ -57,10 +59,10 @@ class TrainConfig:
         for name, names in choices.items():
             check_choice(names, **{name: given.get(name, names[0])})
         check_share(**{name: given.get(name, 0.0) for name in ("weight_decay", "label_smoothing", "ema_decay")})
-        for name in ("learning_rate", "max_gradient_norm", "layer_decay", "decay_share"):
+        for name in ("learning_rate", "max_gradient_norm", "layer_decay", "decay_share", "adam_share"):
             if not given.get(name, 1.0) > 0:
                 raise ValueError(f"{name} is {given[name]}, but must be above 0, e.g. {name}=0.001.")
-        for name in ("warmup_steps", "eval_steps", "patience", "max_seconds", "unfreeze_epochs"):
+        for name in ("warmup_steps", "eval_steps", "patience", "max_seconds", "unfreeze_epochs", "muon_columns"):
             if given.get(name, 0) < 0:
                 raise ValueError(f"{name} is {given[name]}, but must be 0 or more.")
         for name in ("warmup_share", "decay_share"):
@@ -69,7 +71,7 @@ class TrainConfig:
         if self.warmup_steps is not None and self.warmup_share is not None:
             raise ValueError("warmup_steps and warmup_share are both given, but one says it. Leave one of them None.")
         if self.shuffle_documents and self.carry_state is False:
-            raise ValueError("shuffle_documents is True, but carry_state is False, so windows are shuffled anyway. Leave shuffle_documents out.")
+            raise ValueError("shuffle_documents is True, but carry_state is False, so windows are shuffled anyway. Leave one out.")
         if isinstance(self.frozen, str):
             raise ValueError(f'frozen is {self.frozen!r}, but must be a tuple of layer names, e.g. frozen=("embedding",).')
 

@@ -21,7 +21,16 @@ def make_optimizer(config: TrainConfig, model: keras.Model) -> keras.optimizers.
         "momentum": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, **shared),
         "adam": lambda: keras.optimizers.Adam(rate, **shared),
         "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=decay, **shared),
-        "muon": lambda: BlockMuon(rate, num_blocks(model), name="muon", weight_decay=decay, adam_weight_decay=decay, **shared),
+        "muon": lambda: BlockMuon(
+            rate,
+            num_blocks(model),
+            columns=config.muon_columns,
+            name="muon",
+            weight_decay=decay,
+            adam_weight_decay=decay,
+            adam_lr_ratio=float(config.adam_share),
+            **shared,
+        ),
     }[config.optimizer]()
 
 
@@ -53,18 +62,36 @@ def num_blocks(model: keras.Model) -> dict[str, int]:
 
 
 class BlockMuon(keras.optimizers.Muon):
-    """Muon (Jordan et al. 2024) that treats each gate of a recurrent layer as a matrix of its own, and leaves all else to AdamW."""
+    """Muon that treats each gate of a recurrent layer as a matrix of its own, or every few columns, and leaves all else to AdamW.
 
-    def __init__(self, learning_rate: float, blocks: dict[str, int], **kwargs: Any):
-        """Take the paths of the matrices, and the number of gates in each, from `num_blocks`."""
+    Reference:
+        Jordan et al. (2024), "Muon: An optimizer for hidden layers in neural networks".
+    """
+
+    def __init__(self, learning_rate: float, blocks: dict[str, int], *, columns: int = 0, **kwargs: Any):
+        """Prepare the optimiser.
+
+        Args:
+            learning_rate: Of the matrices; `adam_lr_ratio` times it for all else.
+            blocks: The paths of the matrices, and the number of gates in each, from `num_blocks`.
+            columns: Columns that are made orthogonal together where they divide a gate; 0: whole gates. The time of a step grows
+                with the cube of the size of a block.
+            kwargs: Of `keras.optimizers.Muon`.
+        """
         super().__init__(learning_rate, **kwargs)
-        self.blocks = blocks
+        self.blocks, self.columns = blocks, columns
         self.product_dtype = faster_precision()  # here, since nothing can be measured while a step is traced
 
     def build(self, variables: list) -> None:
         """Note the gates of each variable."""
         super().build(variables)
-        self.blocks_of = [self.blocks.get(variable.path, 0) for variable in variables]
+        self.blocks_of = [self._count_blocks(variable) for variable in variables]
+
+    def _count_blocks(self, variable: Any) -> int:
+        gates = self.blocks.get(variable.path, 0)
+        if gates and self.columns and (variable.shape[-1] // gates) % self.columns == 0:
+            return variable.shape[-1] // self.columns
+        return gates
 
     def _should_use_adamw(self, variable: Any) -> bool:
         return variable.path not in self.blocks

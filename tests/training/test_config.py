@@ -29,6 +29,8 @@ import pytest
         ({"warmup_share": 0.1, "warmup_steps": 5}, "warmup_steps and warmup_share are both given"),
         ({"patience": -1}, "patience is -1"),
         ({"max_seconds": -0.5}, "max_seconds is -0.5"),
+        ({"adam_share": 0.0}, "adam_share is 0.0, but must be above 0"),
+        ({"muon_columns": -1}, "muon_columns is -1, but must be 0 or more"),
         ({"ema_decay": 1.0}, "ema_decay is 1.0"),
         ({"shuffle_documents": True, "carry_state": False}, "shuffle_documents is True, but carry_state is False"),
     ],

@@ -1,9 +1,12 @@
 """Which weights Muon treats as matrices, and which layers stay in float32."""
 
+import dataclasses
+
 from slm_helpers.models.classifiers import build_text_classifier
 from slm_helpers.models.language_model import build_language_model, build_transformer_language_model
 from slm_helpers.models.layers import FLOAT32
-from slm_helpers.training.optimizers import BlockMuon, num_blocks
+from slm_helpers.training.config import STREAM_DEFAULTS, TrainConfig
+from slm_helpers.training.optimizers import BlockMuon, make_optimizer, num_blocks
 from slm_helpers.training.step import computing_in
 
 import keras
@@ -46,6 +49,37 @@ def test_each_gate_is_brought_to_one_length_and_a_bias_moves_as_in_adam():
         lengths = np.linalg.svd(gate, compute_uv=False) / (8**0.5 * 0.2)
         assert lengths.min() > 0.6 and lengths.max() < 1.3  # the five iterations come about so near to 1
     np.testing.assert_allclose(np.abs(keras.ops.convert_to_numpy(cell.bias) - before[cell.bias.path]), 1.0, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("muon_columns", "columns"), [(0, 8), (4, 4), (5, 8)])  # 5 do not divide a gate of 8
+def test_muon_makes_a_gate_or_a_few_columns_of_it_orthogonal(muon_columns, columns):
+    model = build_language_model(9, cell="gru", embedding_dim=9, units=8)
+    kernel = model.get_layer("gru_0").cell.kernel
+    config = TrainConfig(optimizer="muon", learning_rate=1.0, muon_columns=muon_columns).with_defaults(STREAM_DEFAULTS)
+    change = first_change(config, model, kernel)
+    for start in range(0, 24, columns):
+        singular = np.linalg.svd(change[:, start : start + columns], compute_uv=False)
+        assert singular.max() < 1.9 * singular.min()
+    if columns == 4:
+        assert np.linalg.svd(change[:, :8], compute_uv=False).max() > 1.1 * singular.max()  # not the whole gate
+
+
+def test_adam_share_sets_the_rate_of_the_embeddings_under_muon():
+    model = build_language_model(9, cell="gru", embedding_dim=4, units=8)
+    embeddings = model.get_layer("embedding").embeddings
+    for share in (1.0, 0.1, 0.4):
+        config = TrainConfig(optimizer="muon", learning_rate=0.01, adam_share=share).with_defaults(STREAM_DEFAULTS)
+        np.testing.assert_allclose(np.abs(first_change(config, model, embeddings)), 0.01 * share, rtol=1e-3)
+
+
+def first_change(config: TrainConfig, model: keras.Model, variable) -> np.ndarray:
+    """Return by how much the first step on random gradients, too short to be clipped, changes a variable."""
+    optimizer = make_optimizer(dataclasses.replace(config, max_gradient_norm=1e9), model)
+    optimizer.build(model.trainable_variables)
+    rng, before = np.random.default_rng(0), keras.ops.convert_to_numpy(variable).copy()
+    gradients = [keras.ops.convert_to_tensor(rng.normal(size=v.shape).astype("float32")) for v in model.trainable_variables]
+    optimizer.apply(gradients, model.trainable_variables)
+    return keras.ops.convert_to_numpy(variable) - before
 
 
 def test_only_layers_without_a_precision_of_their_own_compute_in_another():
