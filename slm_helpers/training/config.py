@@ -48,7 +48,7 @@ class TrainConfig:
     carry_state: bool | None = None  # streams: each window starts from the state at the end of the one before, see StreamBatches
     shuffle_documents: bool = False  # streams with carry_state: documents in a new order each epoch, see DocumentStreams
     precision: str | None = None  # one of PRECISIONS, of the large products; auto: what is faster on this machine
-    ema_decay: float = 0.0  # of a running average of the weights, which is what is evaluated and kept; 0: none (e.g. 0.999)
+    ema_decay: float = 0.0  # e.g. 0.999, of a running average of the weights that is evaluated and kept, see RunningAverage; 0: none
     seed: int = 42  # of order and dropout
 
     def __post_init__(self) -> None:

@@ -29,15 +29,17 @@ CHECKPOINT_STEPS = 4
 def run(
     kind: str, folder: str | None = None, *, callbacks: Sequence[keras.callbacks.Callback] = (), seed: int = 1
 ) -> tuple[keras.Model, pd.DataFrame]:
-    """Return a trained model and its history; dropout, carried states, thawing layers and averages: all that has to go on."""
+    """Return a trained model and its history; dropout, carried states, shuffled documents, thawing layers, averages: all of it goes on."""
     rng = np.random.default_rng(0)
     options = {"callbacks": callbacks, "checkpoint_dir": folder, "checkpoint_steps": CHECKPOINT_STEPS}
     shared = TrainConfig(epochs=3, batch_size=8, learning_rate=0.02, precision="float32")
     keras.utils.set_random_seed(seed)
     if kind == "stream":
         model = build_language_model(8, cell="rnn", embedding_dim=8, units=8, dropout=0.3)
-        ids = rng.integers(3, 8, 300).astype("int32")
-        config = TrainConfig(window=4, optimizer="muon", carry_state=True, eval_steps=5).with_defaults(shared)
+        ids = rng.integers(2, 8, 300).astype("int32")  # 2 ends a document
+        config = TrainConfig(
+            window=4, optimizer="muon", carry_state=True, eval_steps=5, shuffle_documents=True, ema_decay=0.9
+        ).with_defaults(shared)
         return model, fit_model(model, ids, ids[:60], config=config, **options)
     texts = [rng.integers(3, 12, rng.integers(1, 12)).astype("int32") for _ in range(40)]
     if kind == "rows":

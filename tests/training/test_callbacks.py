@@ -77,13 +77,14 @@ def test_what_is_no_callback_is_named():
 
 
 def test_the_running_average_is_what_is_left_and_evaluated():
-    """Worked out beside the run: after each step average = decay * average + (1 - decay) * weights, from the first step's weights."""
+    """Worked out beside the run: after each step average = factor * average + (1 - factor) * weights, at first with a lower factor."""
     averages = []
 
     class Average(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             weights = [keras.ops.convert_to_numpy(v) for v in self.model.trainable_variables]
-            averages.append(weights if not averages else [0.8 * a + 0.2 * w for a, w in zip(averages[-1], weights, strict=True)])
+            factor = min(0.8, len(averages) / (len(averages) + 9))
+            averages.append([factor * a + (1 - factor) * w for a, w in zip(averages[-1] if averages else weights, weights, strict=True)])
 
     model, _ = run("pairs", callbacks=[Average()])
     for variable, expected in zip(model.trainable_variables, averages[-1], strict=True):
