@@ -14,7 +14,7 @@ from typing import Any
 
 from slm_helpers._paths import PRETRAINED_DIR
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 came with int8 weights; folders without them are still written as 1
 FILES = ("config.json", "weights.safetensors", "tokenizer.json", "metrics.json", "history.csv", "card.md")
 _ENTRIES = {"task": str, "builder": str, "arguments": dict, "labels": list, "settings": dict, "sha256": dict}  # of config.json
 _MAX_JSON_BYTES = 50_000_000

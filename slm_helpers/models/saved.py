@@ -13,16 +13,16 @@ from slm_helpers._checks import check_choice
 from slm_helpers._paths import PRETRAINED_DIR, check_checkout
 from slm_helpers.data.files import sha256_of
 from slm_helpers.models import classifiers, encoder_decoder, language_model, reader, taggers, tracer  # noqa: F401 - they fill BUILDERS
-from slm_helpers.models.folders import FORMAT_VERSION, atomic_folder, check_replaceable, write_json
+from slm_helpers.models.folders import atomic_folder, check_replaceable, write_json
 from slm_helpers.models.registry import BUILDERS
-from slm_helpers.models.stored import SavedModel, current_builder, read_stored, read_weights
+from slm_helpers.models.stored import SCALES, SavedModel, current_builder, quantize_matrix, read_stored, read_weights
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-WEIGHTS_DTYPES = ("float32", "float16")
+WEIGHTS_DTYPES = ("float32", "float16", "int8")
 
 
 def save_model(
@@ -52,7 +52,8 @@ def save_model(
         metrics: Its scores (JSON values).
         history: Its training history.
         card: Markdown: data, licence, cost, scores, limits.
-        weights_dtype: "float32" keeps the weights exactly; "float16" halves the file.
+        weights_dtype: "float32" keeps the weights exactly; "float16" halves the file; "int8" takes a quarter of it: matrices are rounded
+            to 255 steps with a scale per row (embeddings) or per column (all others), everything else stays float32.
 
     Returns:
         The folder.
@@ -73,7 +74,7 @@ def save_model(
         (new / "card.md").write_text(card or f"# {folder.name}\n", encoding="utf-8")
         checked = ["weights.safetensors", *(["tokenizer.json"] if tokenizer is not None else [])]
         config = {
-            "format_version": FORMAT_VERSION,
+            "format_version": 2 if weights_dtype == "int8" else 1,
             "keras_version": keras.__version__,
             "task": task,
             **json.loads(model.builder_config),
@@ -88,7 +89,7 @@ def save_model(
 
 
 def load_model(folder: str | Path, *, task: str | None = None) -> SavedModel:
-    """Load a model folder: the logits equal those of the saved model (float16 weights: of the rounded ones).
+    """Load a model folder: the logits equal those of the saved model (float16 and int8 weights: of the rounded ones).
 
     Everything is checked before it is used, and sizes before anything is built: a folder may come from anywhere.
 
@@ -120,11 +121,17 @@ def load_pretrained(name: str) -> SavedModel:
 
 
 def _encode(model: keras.Model, weights_dtype: str) -> dict[str, np.ndarray]:
-    """Return the weights of a model as they are stored, by path."""
-    stored = {weight.path: keras.ops.convert_to_numpy(weight).astype(weights_dtype) for weight in model.weights}
-    for path, values in stored.items():
+    """Return the weights of a model as they are stored, by path; the scales of int8 values by SCALES and path."""
+    stored = {}
+    for weight in model.weights:
+        values = keras.ops.convert_to_numpy(weight)
+        values = values if weights_dtype == "int8" else values.astype(weights_dtype)
         if not np.isfinite(values).all():
-            raise ValueError(f"The weights {path} hold NaN or infinite values{' in float16' if weights_dtype == 'float16' else ''}.")
+            raise ValueError(f"The weights {weight.path} hold NaN or infinite values{' in float16' if weights_dtype == 'float16' else ''}.")
+        if weights_dtype == "int8" and values.ndim == 2 and min(values.shape) > 2:  # the biases of a GRU have two rows
+            # A row of an embedding is one token; a column of any other matrix is what one feature is computed with.
+            values, stored[SCALES + weight.path] = quantize_matrix(values, axis=0 if "embedding" in weight.path else 1)
+        stored[weight.path] = values
     return stored
 
 

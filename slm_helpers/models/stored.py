@@ -14,6 +14,7 @@ from slm_helpers.text.tokenizers import Tokenizer
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+SCALES = "scales/"  # stands before the path of a matrix in the name of the scales of its int8 values
 _OUTPUTS = ("num_classes", "num_tags")  # arguments of builders that say how many labels a model needs
 _RECURRENT_SIZES = ("units", "head_units", "encoder_units", "backward_units", "size")  # with a matrix of this size squared
 # Names in folders that were saved before a builder, a layer or a weight got its present name.
@@ -96,22 +97,57 @@ def read_weights(folder: str | Path, config: dict[str, Any]) -> dict[str, np.nda
     """Return the weights of a folder by their present paths, e.g. "gru_0/gru_cell/kernel": finite float32 arrays.
 
     Raises:
-        ValueError: If the file cannot be read, a size or the number of labels does not fit it, or a weight is NaN or infinite.
+        ValueError: If the file cannot be read, a size or the number of labels does not fit it, or a weight is NaN or infinite, is no
+            number, or is an int8 number without a scale.
     """
     folder = Path(folder)
     path, arguments = folder / "weights.safetensors", config["arguments"]
     try:
         with safe_open(path, framework="numpy") as file:
-            _check_sizes(arguments, [tuple(file.get_slice(key).get_shape()) for key in file.keys()], folder)  # noqa: SIM118
-            weights = {current_path(key): file.get_tensor(key).astype("float32") for key in file.keys()}  # noqa: SIM118
+            keys = file.keys()
+            _check_sizes(arguments, [tuple(file.get_slice(key).get_shape()) for key in keys if not key.startswith(SCALES)], folder)
+            stored = _decode({key: file.get_tensor(key) for key in keys}, path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}). Copy it again.") from error
     num_outputs = next((arguments[name] for name in _OUTPUTS if name in arguments), None)
     if num_outputs is not None and len(config["labels"]) != num_outputs:
         raise ValueError(f"{folder} has {len(config['labels'])} labels, but the model scores {num_outputs}. Copy the folder again.")
+    weights = {current_path(name): values for name, values in stored.items()}
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise ValueError(f"{path}: the weights {name} hold NaN or infinite values. The training went wrong; train again.")
+    return weights
+
+
+def quantize_matrix(values: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Round a matrix to 8 bits with one scale per row (axis 0) or per column (axis 1); numbers * scales is the rounded matrix.
+
+    Returns:
+        Whole numbers in -127..127, int8, shape (rows, columns), and scales, float32, shape (rows, 1) or (1, columns).
+
+    Example:
+        >>> quantize_matrix(np.array([[1.27, -0.5], [0.0, 0.0]]), axis=0)[0].tolist()
+        [[127, -50], [0, 0]]
+    """
+    highest = np.abs(values).max(axis=1 - axis, keepdims=True)
+    scales = np.where(highest > 0, highest / 127, 1).astype("float32")
+    return np.clip(np.rint(values / scales), -127, 127).astype("int8"), scales
+
+
+def _decode(stored: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+    """Return float32 arrays by path: int8 numbers times their scales, all others as they are."""
+    weights = {}
+    for path, values in stored.items():
+        if path.startswith(SCALES):
+            continue
+        if values.dtype == np.int8:
+            scales = stored.get(SCALES + path)
+            if scales is None or values.ndim != 2 or scales.shape not in ((len(values), 1), (1, values.shape[1])):
+                raise ValueError(f"{file} lacks the scales of the int8 weights {path}. Copy the folder again.")
+            values = values * scales
+        if not np.issubdtype(values.dtype, np.floating):
+            raise ValueError(f"{file}: the weights {path} are of type {values.dtype}, but must be float or int8. Copy the folder again.")
+        weights[path] = values.astype("float32")
     return weights
 
 

@@ -205,7 +205,7 @@ class Task:
 
         Args:
             folder: Where to; an older model folder there is replaced, anything else is not.
-            weights_dtype: "float32" keeps the weights exactly; "float16" halves the file.
+            weights_dtype: "float32" keeps the weights exactly; "float16" halves the file; "int8" takes a quarter, see `save_model`.
             sources: Names of files or sets it was trained on, for the card.
         """
         from slm_helpers.models.saved import save_model

@@ -18,6 +18,7 @@ from slm_helpers.models.language_model import (
 from slm_helpers.models.reader import build_span_extractor
 from slm_helpers.models.registry import load_backbone_weights
 from slm_helpers.models.saved import load_model, load_pretrained, save_model
+from slm_helpers.models.stored import quantize_matrix
 from slm_helpers.models.taggers import build_intent_slot_model, build_tagger
 from slm_helpers.models.tracer import build_knowledge_tracer
 from slm_helpers.text.tokenizers import train_char_tokenizer
@@ -340,6 +341,72 @@ def test_float16_halves_the_file_and_gives_the_logits_of_the_rounded_weights(tmp
     np.testing.assert_allclose(theirs, logits_of(model, ids), atol=1e-5)
 
 
+def test_a_matrix_is_rounded_with_one_scale_a_row_or_column():
+    rng = np.random.default_rng(0)
+    matrix = (rng.normal(size=(40, 30)) * np.logspace(-3, 2, 30)).astype("float32")
+    matrix[:, 4] = matrix[7] = 0
+    for axis, shape in ((0, (40, 1)), (1, (1, 30))):
+        values, scales = quantize_matrix(matrix, axis=axis)
+        assert values.dtype == np.int8 and scales.dtype == np.float32 and scales.shape == shape
+        assert (np.abs(values * scales - matrix) <= scales / 2 * 1.0001).all()
+        assert set(np.abs(values).max(axis=1 - axis)) == {0, 127}
+
+
+def test_int8_takes_a_quarter_and_gives_the_logits_of_the_rounded_weights(tmp_path):
+    model = small_model(units=64)
+    whole = save_model(tmp_path / "whole", model)
+    folder = save_model(tmp_path / "int8", model, weights_dtype="int8")
+    assert (folder / "weights.safetensors").stat().st_size < 0.4 * (whole / "weights.safetensors").stat().st_size
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["format_version"], config["weights_dtype"], config["num_parameters"]) == (2, "int8", model.count_params())
+    loaded = load_model(folder).model
+    stored = load_file(folder / "weights.safetensors")
+    for weight, ours in zip(loaded.weights, model.get_weights(), strict=True):
+        theirs = keras.ops.convert_to_numpy(weight)
+        scales = stored.get(f"scales/{weight.path}")
+        if scales is None:
+            np.testing.assert_array_equal(theirs, ours)  # vectors and a GRU's two rows of biases
+            assert theirs.ndim == 1 or len(theirs) == 2
+        else:
+            assert scales.shape == ((len(ours), 1) if "embedding" in weight.path else (1, ours.shape[1]))
+            assert (np.abs(theirs - ours) <= 0.5001 * scales).all() and (theirs != ours).any()
+    again = load_model(save_model(tmp_path / "again", loaded, weights_dtype="int8")).model
+    ids = some_ids(2, 7)
+    np.testing.assert_allclose(logits_of(again, ids), logits_of(loaded, ids), atol=1e-5)  # rounding twice changes nothing
+
+
+def test_folders_without_int8_weights_stay_readable_by_older_packages(tmp_path):
+    for dtype in ("float32", "float16"):
+        folder = save_model(tmp_path / dtype, small_model(), weights_dtype=dtype)
+        assert json.loads((folder / "config.json").read_text())["format_version"] == 1
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights, name: weights.pop(f"scales/{name}"), "lacks the scales of the int8 weights gru_0"),
+        (
+            lambda weights, name: weights.update({f"scales/{name}": np.ones((2, 2), "float32")}),
+            "lacks the scales of the int8 weights gru_0",
+        ),
+        (lambda weights, name: weights[f"scales/{name}"].fill(np.nan), "weights gru_0.* hold NaN"),
+        (lambda weights, name: weights.update({name: weights[name].ravel()}), "lacks the scales of the int8 weights gru_0"),
+        (lambda weights, name: weights.update({name: weights[name].astype("int32")}), "weights gru_0.* are of type int32"),
+        (lambda weights, name: weights.update({name: weights[name][:-1].copy()}), "has no weights gru_0.* of shape"),
+    ],
+)
+def test_damaged_int8_weights_are_refused_by_name(tmp_path, change, message):
+    folder = save_model(tmp_path / "int8", small_model(), weights_dtype="int8")
+    path = folder / "weights.safetensors"
+    weights = load_file(path)
+    change(weights, next(name for name in weights if name.startswith("gru_0") and f"scales/{name}" in weights))
+    save_file(weights, path)
+    edit_config(folder, sha256={path.name: models.sha256_of(path)})
+    with pytest.raises(ValueError, match=message):
+        load_model(folder)
+
+
 def test_everything_beside_the_weights_comes_back(tmp_path, tokenizer):
     history = pd.DataFrame({"step": [1, 2], "split": ["train", "valid"], "loss_nats": [2.5, 1.25]})
     folder = save_model(
@@ -447,7 +514,7 @@ def test_an_unknown_builder_is_refused(folder):
 
 def test_a_newer_format_is_refused(folder):
     edit_config(folder, format_version=folders.FORMAT_VERSION + 1)
-    with pytest.raises(ValueError, match=r"of format 2, but this package reads up to 1\. Update"):
+    with pytest.raises(ValueError, match=r"of format 3, but this package reads up to 2\. Update"):
         load_model(folder)
 
 
@@ -542,8 +609,8 @@ def test_only_models_of_a_known_builder_and_known_types_are_saved(tmp_path):
     inputs = keras.Input((3,))
     with pytest.raises(ValueError, match="mine was not made by one of build_language_model"):
         save_model(tmp_path / "model", keras.Model(inputs, keras.layers.Dense(2)(inputs), name="mine"))
-    with pytest.raises(ValueError, match="weights_dtype is 'int8'"):
-        save_model(tmp_path / "model", small_model(), weights_dtype="int8")
+    with pytest.raises(ValueError, match="weights_dtype is 'int4'"):
+        save_model(tmp_path / "model", small_model(), weights_dtype="int4")
     assert list(tmp_path.iterdir()) == []
 
 
