@@ -22,6 +22,7 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+CHECKPOINT_NAME = "checkpoint.safetensors"
 HISTORY_COLUMNS = ("step", "epoch", "split", "loss_nats", "learning_rate", "seconds")
 
 
@@ -59,7 +60,7 @@ def run_training(
 ) -> pd.DataFrame:
     """Make all the steps of a run and return its history; `fit_model` says what the arguments mean."""
     config, num_steps, per_epoch = run.config, run.config.epochs * len(run.batches), len(run.batches)
-    checkpoint = Path(checkpoint_dir) / "checkpoint.safetensors" if checkpoint_dir is not None else None
+    checkpoint = Path(checkpoint_dir) / CHECKPOINT_NAME if checkpoint_dir is not None else None
     if checkpoint is not None:
         check_writable(checkpoint.parent)
         if checkpoint.exists():
@@ -188,12 +189,16 @@ class TrainingRun:
         if self.best:
             self.model.set_weights(self.best)
         else:
-            self.compiled.optimizer.finalize_variable_values(self.model.trainable_variables)
+            self.use_average()
+
+    def use_average(self) -> None:
+        """Put the running average into the model, where one is kept."""
+        self.compiled.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def table(self) -> pd.DataFrame:
-        """Return the history."""
+        """Return the history, with cpu_seconds (of all cores) and num_steps (made so far) in its attrs."""
         table = pd.DataFrame(self.history, columns=self.columns)
-        table.attrs["cpu_seconds"] = self.cpu_seconds
+        table.attrs |= {"cpu_seconds": self.cpu_seconds, "num_steps": self.step}
         return table
 
     def save(self, path: Path) -> None:
@@ -264,7 +269,7 @@ class TrainingRun:
             yield
             return
         trained = [keras.ops.convert_to_numpy(variable).copy() for variable in self.model.trainable_variables]
-        self.compiled.optimizer.finalize_variable_values(self.model.trainable_variables)
+        self.use_average()
         yield
         for variable, values in zip(self.model.trainable_variables, trained, strict=True):
             variable.assign(values)

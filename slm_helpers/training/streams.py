@@ -10,7 +10,7 @@ from slm_helpers.models.fast_rnn import mean_cross_entropy
 from slm_helpers.models.language_model import make_backbone, output_weights
 from slm_helpers.training.batches import DocumentStreams, StreamBatches, WindowBatches, fingerprint_of_stream
 from slm_helpers.training.config import STREAM_DEFAULTS, TrainConfig, check_unused
-from slm_helpers.training.loop import TrainingRun, run_training
+from slm_helpers.training.loop import CHECKPOINT_NAME, TrainingRun, run_training
 from slm_helpers.training.step import CompiledStep, computing_in
 
 import numpy as np
@@ -48,7 +48,8 @@ def fit_model(
 
     Returns:
         History in long form, one row an evaluation and split: step, epoch, split ("train": mean since the last evaluation; "valid"),
-        loss_nats, learning_rate, seconds (of training so far). `history.attrs["cpu_seconds"]` is what the steps took of all cores.
+        loss_nats, learning_rate, seconds (of training so far). `history.attrs["cpu_seconds"]` is what the steps took of all cores,
+        `history.attrs["num_steps"]` how many were made.
 
     Raises:
         ValueError: If the checkpoint belongs to other settings, another model or other data, or a setting is of rows only.
@@ -56,13 +57,41 @@ def fit_model(
             before it stays.
         FloatingPointError: If the loss or, at a checkpoint, a weight becomes NaN or infinite; the last good checkpoint stays.
     """
+    run = _make_run(model, train_ids, valid_ids, config)
+    return run_training(run, callbacks=callbacks, checkpoint_dir=checkpoint_dir, checkpoint_steps=checkpoint_steps)
+
+
+def load_checkpoint(
+    model: keras.Model, train_ids: np.ndarray, valid_ids: np.ndarray | None = None, *, config: TrainConfig, checkpoint_dir: str | Path
+) -> pd.DataFrame:
+    """Put the weights of the last checkpoint of a run, which may still be going on, into its model; nothing is trained or written.
+
+    With `ema_decay` it is the running average of the weights. The arguments are those of `fit_model`.
+
+    Returns:
+        The history up to the checkpoint, as from `fit_model`.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If it belongs to other settings, another model or other data.
+    """
+    path = Path(checkpoint_dir) / CHECKPOINT_NAME
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint. Train for some steps first.")
+    run = _make_run(model, train_ids, valid_ids, config)
+    run.load(path)
+    run.use_average()
+    return run.table()
+
+
+def _make_run(model: keras.Model, train_ids: np.ndarray, valid_ids: np.ndarray | None, config: TrainConfig) -> TrainingRun:
     check_unused(config, "fit_model", "layer_decay", "frozen", "unfreeze_epochs", "class_weight")
     config = config.with_defaults(STREAM_DEFAULTS)
     make_batches = DocumentStreams if config.shuffle_documents else StreamBatches if config.carry_state else WindowBatches
     batches = make_batches(train_ids, window=config.window, batch_size=config.batch_size, seed=config.seed)
     compiled = StreamStep(model, config, batch_size=batches.batch_size)
     valid = None if valid_ids is None else _validation_batches(valid_ids, config)
-    run = TrainingRun(
+    return TrainingRun(
         model,
         config,
         batches,
@@ -70,7 +99,6 @@ def fit_model(
         evaluate=None if valid is None else loss_on(compiled, valid),
         valid_fingerprint="" if valid_ids is None else fingerprint_of_stream(valid_ids),
     )
-    return run_training(run, callbacks=callbacks, checkpoint_dir=checkpoint_dir, checkpoint_steps=checkpoint_steps)
 
 
 def evaluate_loss(model: keras.Model, token_ids: np.ndarray, *, window: int = 64, batch_size: int = 64) -> float:

@@ -13,7 +13,7 @@ from slm_helpers.training.batches import WindowBatches
 from slm_helpers.training.config import OPTIMIZERS, PRECISIONS, STREAM_DEFAULTS, TrainConfig, learning_rate_at
 from slm_helpers.training.loop import HISTORY_COLUMNS
 from slm_helpers.training.optimizers import make_optimizer
-from slm_helpers.training.streams import count_tokens_trained, evaluate_loss, fit_model
+from slm_helpers.training.streams import count_tokens_trained, evaluate_loss, fit_model, load_checkpoint
 
 import keras
 import numpy as np
@@ -266,6 +266,22 @@ def test_the_best_weights_come_back_through_a_checkpoint(tmp_path):
         model = new_model(seed=99)
         assert fit_model(model, CYCLE, backwards, config=config, checkpoint_dir=tmp_path)["step"].tolist() == history["step"].tolist()
         assert_same_weights(model, whole.get_weights())
+
+
+def test_the_average_of_a_run_that_goes_on_is_read_from_its_checkpoint(tmp_path):
+    config = dataclasses.replace(SHORT, ema_decay=0.8)
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.safetensors: there is no such checkpoint"):
+        load_checkpoint(new_model(), NOISE, CYCLE[:60], config=config, checkpoint_dir=tmp_path)
+    trained, averaged, longer = new_model(), new_model(seed=99), dataclasses.replace(config, epochs=9)
+    with pytest.raises(KeyboardInterrupt):
+        fit_model(trained, NOISE, config=config, checkpoint_dir=tmp_path, callbacks=press_ctrl_c_after(11))
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    history = load_checkpoint(averaged, NOISE, config=longer, checkpoint_dir=tmp_path)  # how long it shall be does not matter
+    assert history["step"].tolist() == [9] and history.attrs["num_steps"] == 11
+    assert_same_weights(averaged, trained.get_weights())  # Ctrl-C leaves the average too
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    with pytest.raises(ValueError, match="another valid data"):
+        load_checkpoint(averaged, NOISE, CYCLE[:60], config=config, checkpoint_dir=tmp_path)
 
 
 @pytest.fixture(scope="module")
