@@ -18,6 +18,7 @@ Reference:
 from typing import Any
 
 from slm_helpers.deploy.graph_writer import GraphWriter, Operand, Tensor
+from slm_helpers.models.stored import quantize_matrix
 
 import numpy as np
 import onnx
@@ -37,9 +38,8 @@ def quantize(matrix: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
         >>> numbers.tolist(), (scales * 127).tolist()
         ([[127, 127], [-127, 0]], [1.0, 0.5])
     """
-    scales = abs(matrix).max(axis=1 - axis, keepdims=True).astype("float32") / 127
-    scales[scales == 0] = 1
-    return np.rint(matrix / scales).astype("int8"), scales.reshape(-1)
+    numbers, scales = quantize_matrix(matrix, axis=axis)
+    return numbers, scales.reshape(-1)
 
 
 def build_step(arguments: dict[str, Any], weights: dict[str, np.ndarray]) -> onnx.ModelProto:
