@@ -13,23 +13,9 @@ import nbformat
 import pytest
 
 QUICK = os.environ.get("SLM_QUICK", "1") not in ("", "0")
-# Their cells call the estimators of slm_helpers.tasks since these exist, and have not been run in a quick size since: whether they
-# run is told, and does not fail the tests yet.
-NOT_RUN_YET = {
-    *("10_text_generation", "19_tutoring", "solutions/11_machine_translation"),
-    *("solutions/15_question_answering", "solutions/16_customer_service", "solutions/17_voice_assistant"),
-    *("solutions/18_content_creation", "solutions/19_tutoring"),
-}
 
 
-def as_case(path: Path):
-    """Return a notebook as a parameter of the test, by its name."""
-    name = str(path.relative_to(NOTEBOOKS_DIR).with_suffix(""))
-    marks = pytest.mark.xfail(reason="not run in a quick size yet", strict=False) if name in NOT_RUN_YET else ()
-    return pytest.param(path, id=name, marks=marks)
-
-
-NOTEBOOKS = [as_case(path) for path in sorted(NOTEBOOKS_DIR.glob("**/[0-9][0-9]_*.ipynb"))]
+NOTEBOOKS = {str(path.relative_to(NOTEBOOKS_DIR).with_suffix("")): path for path in sorted(NOTEBOOKS_DIR.glob("**/[0-9][0-9]_*.ipynb"))}
 
 
 def shown_text(cell) -> str:
@@ -42,7 +28,7 @@ def shown_text(cell) -> str:
 
 @pytest.mark.slow
 @pytest.mark.notebook
-@pytest.mark.parametrize("path", NOTEBOOKS)
+@pytest.mark.parametrize("path", NOTEBOOKS.values(), ids=NOTEBOOKS)
 def test_notebook_runs(path: Path, tmp_path, monkeypatch):
     monkeypatch.setenv("SLM_PROGRESS", "off")
     monkeypatch.setenv("SLM_QUICK", "1" if QUICK else "0")
