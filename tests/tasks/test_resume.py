@@ -34,7 +34,7 @@ def rows_of(task, folder):
     if task == "translate":
         return toy_pairs(("es",)).sample(frac=1, random_state=0)
     if task == "write":
-        things = [(name, price) for name in ("Aurora", "Boreas", "Cleo", "Dune", "Eos") for price in range(20, 28)]
+        things = [(name, price) for name in ("Aurora", "Boreas", "Cleo", "Dune", "Eos") for price in range(20, 36)]
         rows = [(f"name: {name} | price: {price} euros", f"{name} costs {price} euros.") for name, price in things]
         return pd.DataFrame(rows, columns=["source", "target"])
     if task == "trace":
