@@ -12,6 +12,7 @@ from slm_helpers.data.rows import Row
 from slm_helpers.data.schema import (
     ALL_COLUMNS,
     GOES_WITH,
+    NAMING,
     OPTIONAL,
     check_labels,
     check_tags,
@@ -298,10 +299,10 @@ def load_line_pairs(name: str, options: Options) -> pd.DataFrame:
 def _deal_own(path: Path, frame: pd.DataFrame, seed: int) -> np.ndarray:
     if len(frame) < 10:
         raise ValueError(f"{path}: {len(frame)} rows are too few to split. Give ten at least, or a column 'split' with train, valid, test.")
-    key = next(name for name in ("text", "tokens", "source", "context", "student", "sound", *frame.columns) if name in frame)
+    key = next(name for name in ("text", "tokens", "source", "context", *NAMING, *frame.columns) if name in frame)
     keys = frame[key].astype(str) + (" " + frame["question"] if key == "context" and not frame["context"].any() else "")
     # Dealt label by label, a class of four rows or fewer stays whole in train.
-    splits = make_splits(keys, labels=frame.get("label"), exact=key in ("student", "sound"), seed=seed)
+    splits = make_splits(keys, labels=frame.get("label"), exact=key in NAMING, seed=seed)
     num_labels = frame["label"].nunique() if "label" in frame else 0
     if num_labels > 1 and not (splits != "train").any():
         raise ValueError(

@@ -41,6 +41,7 @@ class Column:
     goes_with: frozenset[str] = frozenset()
 
 
+NAMING = ("student", "sound")  # columns whose cells are names, which a digit tells apart; texts that differ in it alone are copies
 _PAIR, _QUESTION = frozenset({"source", "target"}), frozenset({"question", "answer"})
 COLUMNS: dict[str, Column] = {
     "text": Column(cells.text_cell, ("sentence",)),

@@ -150,10 +150,9 @@ def _open_session(folder: Path, config: dict[str, Any], form: str, num_threads: 
 
 def _make_graph(folder: Path, config: dict[str, Any], form: str, path: Path) -> bytes:
     """Return a graph, and leave it in the cache if that can be written to."""
-    from slm_helpers.deploy.onnx_graph import build_graph  # loads onnx, which a cached graph does without
+    from slm_helpers.deploy.graph_writer import check_graph  # loads onnx, which a cached graph does without
+    from slm_helpers.deploy.onnx_graph import build_graph
     from slm_helpers.deploy.quantize import build_reading, build_step
-
-    import onnx
 
     weights, arguments = read_weights(folder, config), config["arguments"]
     try:
@@ -161,12 +160,9 @@ def _make_graph(folder: Path, config: dict[str, Any], form: str, path: Path) -> 
             model = build_graph(current_builder(config["builder"]), arguments, weights)
         else:
             model = {"step": build_step, "reading": build_reading}[form](arguments, weights)
-        onnx.checker.check_model(model, full_check=True)  # also that shapes follow from the settings
+        check_graph(model, folder)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder}: the weights or the settings lack {error}. The folder does not fit this package.") from error
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise ValueError(f"{folder}: its weights and settings do not fit together ({problem}). Copy the folder again.") from error
     graph = model.SerializeToString()
     try:
         with atomic_write(path, "wb") as file:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slm_helpers.data.files import atomic_write
+from slm_helpers.deploy.graph_writer import check_graph
 from slm_helpers.deploy.onnx_decoder import ENCODER_DECODERS, build_decoder_step, build_encoder
 from slm_helpers.deploy.onnx_graph import build_graph
 from slm_helpers.models.stored import current_builder, read_stored, read_weights
@@ -42,10 +43,7 @@ def export_onnx(folder: str | Path, target: str | Path) -> list[Path]:
     if (folder / "tokenizer.json").exists():
         about["tokenizer.json"] = (folder / "tokenizer.json").read_text(encoding="utf-8")
     for model in models.values():
-        try:
-            onnx.checker.check_model(model, full_check=True)  # also that shapes follow from the settings
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ValueError(f"{folder}: its weights and settings do not fit together. Copy the folder again.") from error
+        check_graph(model, folder)
         onnx.helper.set_model_props(model, about)
     for path, model in models.items():
         with atomic_write(path, "wb") as file:

@@ -5,6 +5,7 @@ what the Keras layers do once the gates are put in their order.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,15 @@ class GraphWriter:
     def _graph(self, name: str) -> onnx.GraphProto:
         constants = list(self._constants.values()) if self.parent is None else []
         return helper.make_graph(self._nodes, name, self._inputs, self._outputs, constants)
+
+
+def check_graph(model: onnx.ModelProto, folder: str | Path) -> None:
+    """Raise ValueError if the graph of a model folder is not whole, or its shapes do not follow from the settings."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder}: its weights and settings do not fit together ({problem}). Copy the folder again.") from error
 
 
 def _gates(matrix: np.ndarray, order: Sequence[int]) -> np.ndarray:

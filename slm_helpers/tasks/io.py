@@ -19,7 +19,7 @@ from slm_helpers.data.checks import describe_problems
 from slm_helpers.data.files import atomic_write, check_writable, file_format, read_rows
 from slm_helpers.data.loading import load_dataset
 from slm_helpers.data.rows import Row
-from slm_helpers.data.schema import OPTIONAL, clean_row, find_columns, task_columns
+from slm_helpers.data.schema import NAMING, OPTIONAL, clean_row, find_columns, task_columns
 from slm_helpers.data.splits import make_splits
 from slm_helpers.models.folders import check_replaceable, model_folder, read_config
 from slm_helpers.tasks import TASKS, task_class
@@ -293,15 +293,14 @@ def check_free_disk(folder: Path) -> None:
 def _deal_valid(rows: pd.DataFrame, seed: int) -> np.ndarray:
     """Return "train" or "valid" for each row: a tenth, 2,000 at most; whole learners, or valid would know what train is to learn."""
     labels = next((rows[name] for name in ("label", "intent") if name in rows), None)
-    named = next((name for name in ("student", "sound") if name in rows), None)  # names, which digits tell apart
-    if named == "student":
+    if "student" in rows:
         keys, share = rows["student"], 0.1
     else:
         keys = (
             rows.drop(columns=["split", *(name for name in ("label", "tags", "intent") if name in rows)]).astype(str).agg(" ".join, axis=1)
         )
         share = min(0.1, 2000 / len(rows))
-    return make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact=named is not None, seed=seed)
+    return make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact=any(name in rows for name in NAMING), seed=seed)
 
 
 def _checkpoint_dir(out: Path, estimator: Task, frame: pd.DataFrame, *, resume: bool) -> Path:
