@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slm_helpers._checks import check_positive
 from slm_helpers._threads import single_blas_thread
 from slm_helpers.deploy.engine import LanguageModelEngine
+from slm_helpers.generation.beam import beam_search, expand_logits
 from slm_helpers.generation.decoding import GuidedRuntime, RandomNumbers, decode, random_streams
 from slm_helpers.generation.processors import LogitsProcessor, repetition_processors
 from slm_helpers.generation.sampling import Sampler
@@ -71,7 +72,6 @@ class TextGenerator:
         self.tokenizer = tokenizer
         self.compiled = compiled
         self._runtime: Any = None
-        self._single_step: keras.Model | None = None
 
     def generate(
         self,
@@ -232,7 +232,7 @@ class TextGenerator:
         length_penalty: float = 0.6,
         stop_at_end: bool = True,
     ) -> Generation:
-        """Find probable continuations of `prompt` by `beam_search`; its first call compiles.
+        """Find probable continuations of `prompt` by `beam_search`.
 
         Args:
             prompt: May be empty: then a new document begins.
@@ -242,25 +242,16 @@ class TextGenerator:
             stop_at_end: Let continuations end where the document does; if False all have `max_tokens` tokens.
         """
         check_positive(beam_size=beam_size, max_tokens=max_tokens)
-        if isinstance(self.model, LanguageModelEngine):
-            raise TypeError("Beam search runs in loops that Keras compiles. Open the folder with load_model.")
-        from slm_helpers.generation.beam import beam_search
-        from slm_helpers.models.language_model import make_stateful_model
-
         started = time.perf_counter()
         with single_blas_thread():
-            _, ids, states = self.read_prompt(prompt)
-        self._single_step = self._single_step or make_stateful_model(self.model, single_token=True)
-        found = beam_search(
-            self._single_step,
-            ids,
-            states,
-            end_id=self.tokenizer.end_id,
-            beam_size=beam_size,
-            max_tokens=max_tokens,
-            length_penalty=length_penalty,
-            suppress_token_ids=self._suppressed(stop_at_end),
-        )[0]
+            runtime, ids, states = self.read_prompt(prompt)
+
+            def step(token_ids: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+                features, states = runtime.step(token_ids, states)
+                return runtime.logits(features), states
+
+            options = {"beam_size": beam_size, "max_tokens": max_tokens, "length_penalty": length_penalty, "end_id": self.tokenizer.end_id}
+            found = beam_search(expand_logits(step, self._suppressed(stop_at_end)), ids, states, **options)[0]
         seconds = time.perf_counter() - started
         return Generation(
             samples=[self.tokenizer.decode(hypothesis.token_ids) for hypothesis in found],
