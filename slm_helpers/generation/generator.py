@@ -15,6 +15,7 @@ from slm_helpers.deploy.engine import LanguageModelEngine
 from slm_helpers.generation.beam import beam_search, expand_logits
 from slm_helpers.generation.decoding import GuidedRuntime, RandomNumbers, decode, random_streams
 from slm_helpers.generation.processors import LogitsProcessor, repetition_processors
+from slm_helpers.generation.runtime import Runtime, open_runtime
 from slm_helpers.generation.sampling import Sampler
 from slm_helpers.generation.scoring import sequence_losses
 from slm_helpers.generation.streaming import TextBuilder, check_stops
@@ -53,16 +54,16 @@ class Generation:
 class TextGenerator:
     """Continue and score texts with a language model and its tokeniser."""
 
-    def __init__(self, model: keras.Model | LanguageModelEngine, tokenizer: Tokenizer, *, compiled: bool = False):
+    def __init__(self, model: keras.Model | LanguageModelEngine | Runtime, tokenizer: Tokenizer, *, compiled: bool = False):
         """Bring a model and its tokeniser together.
 
         Args:
-            model: From `build_language_model`: its weights are read anew by each call, so it may be trained in between. Or from
-                `slm_helpers.deploy.engine.open_saved`, which runs without Keras.
+            model: From `build_language_model`: its weights are read anew by each call, so it may be trained in between. Or what runs
+                without Keras, from `slm_helpers.generation.opening.open_model`.
             tokenizer: The one the model was trained with.
             compiled: Run a Keras model as Keras compiles it, to check the others by; else in NumPy, where all its layers have a form.
         """
-        vocab_size = model.vocab_size if isinstance(model, LanguageModelEngine) else model.output_shape[-1]
+        vocab_size = model.vocab_size if isinstance(model, LanguageModelEngine | Runtime) else model.output_shape[-1]
         if tokenizer.vocab_size != vocab_size:
             raise ValueError(
                 f"The tokeniser has {tokenizer.vocab_size} ids, but the model scores {vocab_size}. "
@@ -292,15 +293,15 @@ class TextGenerator:
 
     def open(self) -> AnyRuntime:
         """Return the model with its present weights, ready to step: in NumPy, or compiled if a layer has no NumPy form."""
-        if isinstance(self.model, LanguageModelEngine):
+        if isinstance(self.model, LanguageModelEngine | Runtime):
             return self.model
-        from slm_helpers.generation.runtime import CompiledRuntime, open_runtime
-
         if self._runtime is None and not self.compiled:
             try:
                 return open_runtime(self.model)
             except TypeError:
                 pass
+        from slm_helpers.generation.compiled import CompiledRuntime
+
         self._runtime = self._runtime or CompiledRuntime(self.model)
         return self._runtime
 
