@@ -192,8 +192,13 @@ def _build_parser() -> argparse.ArgumentParser:
 
     export = commands.add_parser("export", help="write a model as a file that runs without this package")
     export.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
-    export.add_argument("--to", choices=("onnx",), default="onnx", help="onnx: its graph in float32 (default)")
-    export.add_argument("--out", required=True, metavar="FILE", help="with the ending .onnx")
+    export.add_argument(
+        "--to",
+        choices=("onnx", "html"),
+        default="onnx",
+        help="onnx: its graph in float32 (default); html: a page that runs a language model or a classifier without a network",
+    )
+    export.add_argument("--out", required=True, metavar="FILE", help="with the ending .onnx or .html")
     export.set_defaults(run=_export)
 
     download = commands.add_parser("download", help="fetch a public data set into the cache")
@@ -435,10 +440,13 @@ def _translate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from slm_helpers.deploy.export import export_onnx
     from slm_helpers.models.folders import model_folder
 
-    for path in export_onnx(model_folder(options.model), options.out):
+    if options.to == "html":
+        from slm_helpers.deploy.html_page import export_html as export
+    else:
+        from slm_helpers.deploy.export import export_onnx as export
+    for path in export(model_folder(options.model), options.out):
         _show(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
