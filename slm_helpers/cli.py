@@ -186,13 +186,19 @@ def _build_parser() -> argparse.ArgumentParser:
     translate.add_argument("--to", default="", metavar="LANGUAGE", help="e.g. es; may be left out if the model knows only one")
     translate.add_argument("--model", metavar="M", help="a model folder or the name of a pretrained model (default slm-en-es)")
     translate.add_argument("--beam-size", type=int, metavar="N", help="1 takes the likeliest word each time (default: the model's own)")
+    _add_row_engine(translate)
     translate.add_argument("--json", action="store_true", help="one JSON object on stdout")
     translate.set_defaults(run=_translate)
 
     export = commands.add_parser("export", help="write a model as a file that runs without this package")
     export.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
-    export.add_argument("--to", choices=("onnx",), default="onnx", help="onnx: its graph in float32 (default)")
-    export.add_argument("--out", required=True, metavar="FILE", help="with the ending .onnx")
+    export.add_argument(
+        "--to",
+        choices=("onnx", "html"),
+        default="onnx",
+        help="onnx: its graph in float32 (default); html: a page that runs a language model or a classifier without a network",
+    )
+    export.add_argument("--out", required=True, metavar="FILE", help="with the ending .onnx or .html")
     export.set_defaults(run=_export)
 
     download = commands.add_parser("download", help="fetch a public data set into the cache")
@@ -205,8 +211,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=("onnx", "numpy", "keras"),
-        help="what computes: onnx with 8-bit weights, without loading Keras (default, but for --beam-size and models that it cannot "
-        "run); numpy or keras with the exact weights",
+        help="what computes: onnx with 8-bit weights, without loading Keras (default, but for models that it cannot run); numpy or keras "
+        "with the exact weights",
     )
 
 
@@ -270,13 +276,11 @@ def _check(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> int:
     rules = {name: value for name in _DRAWING if (value := getattr(options, name)) is not None}
-    if options.beam_size is not None and options.engine in ("onnx", "numpy"):
-        raise ValueError(f"--beam-size searches in loops that Keras compiles. Leave --engine {options.engine} out.")
     if options.beam_size is not None and rules:
         named = ", ".join(f"--{name.replace('_', '-')}" for name in rules)
         raise ValueError(f"--beam-size searches for the likeliest text and draws nothing. Leave out {named}, or --beam-size.")
     started = time.perf_counter()
-    saved = _open_model(options.model, engine=options.engine or ("onnx" if options.beam_size is None else "keras"))
+    saved = _open_model(options.model, engine=options.engine or "onnx")
     from slm_helpers.generation.generator import TextGenerator
 
     generator = TextGenerator(saved.model, saved.tokenizer, compiled=options.engine == "keras")
@@ -417,7 +421,7 @@ def _translate(options: argparse.Namespace) -> int:
     texts = [line for line in lines if line.strip()]
     if not texts:
         raise ValueError("There is nothing to translate: the text is empty.")
-    saved = _open_model(options.model, task="translate", default=("slm-en-es", "11_machine_translation"))
+    saved = _open_model(options.model, task="translate", default=("slm-en-es", "11_machine_translation"), engine=options.engine)
     from slm_helpers.tasks.translation import Translator
 
     translator = Translator.from_saved(saved)
@@ -436,10 +440,13 @@ def _translate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from slm_helpers.deploy.export import export_onnx
     from slm_helpers.models.folders import model_folder
 
-    for path in export_onnx(model_folder(options.model), options.out):
+    if options.to == "html":
+        from slm_helpers.deploy.html_page import export_html as export
+    else:
+        from slm_helpers.deploy.export import export_onnx as export
+    for path in export(model_folder(options.model), options.out):
         _show(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
@@ -456,13 +463,14 @@ def _open_model(
     *,
     task: str | None = "lm",
     default: tuple[str, str] = ("slm-base-en", "03_pretraining"),
-    engine: str = "keras",
+    engine: str,
 ):
     """Load a model of a task (None: of any) by folder or pretrained name; without a name, the first of `default`, a pretrained model,
-    else what the page of the second has left. The engine onnx is taken for networks that it can run.
+    else what the notebook of the second has left.
     """
     from slm_helpers._paths import PRETRAINED_DIR, RUNS_DIR, check_checkout
-    from slm_helpers.models.folders import model_folder, read_config
+    from slm_helpers.generation.opening import open_model
+    from slm_helpers.models.folders import model_folder
 
     candidates = [model_folder(name)] if name else [PRETRAINED_DIR / default[0], RUNS_DIR / default[1]]
     folder = next((folder for folder in candidates if name or (folder / "config.json").exists()), None)
@@ -471,15 +479,7 @@ def _open_model(
         raise FileNotFoundError(
             f"There is no model yet. Run `slm run {default[1][:2]}`, which trains one, or name a model folder with --model."
         )
-    config = read_config(folder)  # what can be wrong with it is told before Keras is loaded
-    if engine == "onnx":
-        from slm_helpers.deploy.engine import open_saved, runs_without_keras
-
-        if runs_without_keras(config):
-            return open_saved(folder, task=task)
-    from slm_helpers.models.saved import load_model
-
-    return load_model(folder, task=task)
+    return open_model(folder, task=task, engine=engine)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ Sessions may be used from several threads at once.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ ROW_NETWORKS = (
     *("build_text_classifier", "build_keyword_spotter", "build_knowledge_tracer"),
     *("build_tagger", "build_intent_slot_model", "build_span_extractor"),
 )
-_VERSION = 2  # of the graphs; a new one makes all of them anew
+ENCODER_DECODERS = ("build_encoder_decoder", "build_pointer_generator")
+_VERSION = 3  # of the graphs; a new one makes all of them anew
 _MAX_CACHED = 64  # graphs, the latest used
 _MANY_ROWS = 16  # from which on a second thread is worth its waiting
+_NUM_WORKERS = min(2, os.cpu_count() or 1)
 
 States = list[np.ndarray]
 
@@ -39,7 +42,7 @@ class LanguageModelEngine:
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]):
-        self._step, self._reading = (_Graph(folder, config, form) for form in ("step", "reading"))
+        self._step, self._reading = (_stored_graph(folder, config, form, most_threads=_NUM_WORKERS) for form in ("step", "reading"))
         self.vocab_size = int(config["arguments"]["vocab_size"])
 
     def zero_states(self, batch_size: int) -> States:
@@ -69,18 +72,60 @@ class LanguageModelEngine:
 class RowNetwork:
     """A network that reads rows, in float32: what `slm_helpers.models.rows.run_rows` needs of a Keras model."""
 
+    num_workers = _NUM_WORKERS  # batches worth running side by side, one thread each
+
     def __init__(self, folder: Path, config: dict[str, Any]):
-        self._graph = _Graph(folder, config, "rows")
-        self.builder_config = json.dumps({"builder": current_builder(config["builder"]), "arguments": config["arguments"]})
+        self._graph = _stored_graph(folder, config, "rows")
+        self.builder_config = _recipe(config)
 
     def predict_on_batch(self, inputs: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Return the output for arrays in the order of the network's inputs."""
         return self._graph.run([inputs] if isinstance(inputs, np.ndarray) else list(inputs))[0]
 
 
+class EncoderDecoderEngine:
+    """A network that reads a sequence and writes another, in float32: what `slm_helpers.generation.sequences.decode_sequences` needs."""
+
+    num_workers = _NUM_WORKERS  # batches worth running side by side, one thread each
+
+    def __init__(self, encoder: "_Graph", step: "_Graph", builder_config: str):
+        self._encoder, self._step, self.builder_config = encoder, step, builder_config
+        self.vocab_size = int(json.loads(builder_config)["arguments"]["vocab_size"])
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: dict[str, Any]) -> "EncoderDecoderEngine":
+        """Return the engine of a model folder."""
+        return cls(*(_stored_graph(folder, config, form) for form in ("encoder", "search_step")), _recipe(config))
+
+    @classmethod
+    def from_weights(cls, builder_config: str, weights: dict[str, np.ndarray]) -> "EncoderDecoderEngine":
+        """Return the engine of a network in memory; `weights` by path, `builder_config` as the builder leaves it on the model."""
+        recipe = json.loads(builder_config)
+        graphs = []
+        for form in ("encoder", "search_step"):
+            graph = _build(form, recipe["builder"], recipe["arguments"], weights).SerializeToString()
+            graphs.append(_Graph(partial(_session, graph)))
+        return cls(*graphs, builder_config)
+
+    def encode(self, source_ids: np.ndarray) -> tuple[States, States]:
+        """Read sources, int32, shape (batch, time), padded with 0; returns the decoder's first states, and what each step reads besides."""
+        *states, memory = self._encoder.run([source_ids])
+        wanted = [each for each in self._step.session(1).get_inputs() if each.name.startswith("state_")][len(states) :]
+        states += [np.zeros((len(source_ids), each.shape[1]), dtype="float32") for each in wanted]
+        return states, [memory, source_ids]
+
+    def expand(
+        self, token_ids: np.ndarray, states: States, fixed: States, num_best: int, penalties: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, States]:
+        """Write one token a row: the likeliest ones, as `slm_helpers.generation.beam.Expand` has it, `penalties` added to all."""
+        best = np.array([min(num_best, self.vocab_size)])
+        log_probs, ids, *states = self._step.run([token_ids, *states, *fixed, penalties, best])
+        return log_probs, ids, states
+
+
 def runs_without_keras(config: dict[str, Any]) -> bool:
     """Return whether `open_saved` can open a folder with such a config.json."""
-    return current_builder(config["builder"]) in (LANGUAGE_MODEL, *ROW_NETWORKS)
+    return current_builder(config["builder"]) in (LANGUAGE_MODEL, *ROW_NETWORKS, *ENCODER_DECODERS)
 
 
 def open_saved(folder: str | Path, *, task: str | None = None) -> SavedModel:
@@ -91,7 +136,7 @@ def open_saved(folder: str | Path, *, task: str | None = None) -> SavedModel:
         task: If given, refuse a model of another task.
 
     Returns:
-        What the folder holds; its model is a LanguageModelEngine or a RowNetwork.
+        What the folder holds; its model is a LanguageModelEngine, a RowNetwork or an EncoderDecoderEngine.
 
     Raises:
         FileNotFoundError: If the folder or one of its files is missing.
@@ -102,17 +147,21 @@ def open_saved(folder: str | Path, *, task: str | None = None) -> SavedModel:
     saved, config = read_stored(folder, task=task)
     if not runs_without_keras(config):
         raise TypeError(f"{folder}: models of {config['builder']} run with Keras only. Use load_model, in the shell --engine keras.")
-    kind = LanguageModelEngine if current_builder(config["builder"]) == LANGUAGE_MODEL else RowNetwork
-    saved.model = kind(saved.folder, config)
+    builder = current_builder(config["builder"])
+    kind = {LANGUAGE_MODEL: LanguageModelEngine} | dict.fromkeys(ENCODER_DECODERS, EncoderDecoderEngine.from_folder)
+    saved.model = kind.get(builder, RowNetwork)(saved.folder, config)
     return saved
 
 
-class _Graph:
-    """A graph of a model folder and its sessions: one for few rows, another with a second thread for many; each opened when needed."""
+def _recipe(config: dict[str, Any]) -> str:
+    return json.dumps({"builder": current_builder(config["builder"]), "arguments": config["arguments"]})
 
-    def __init__(self, folder: Path, config: dict[str, Any], form: str):
-        self._folder, self._config, self._form = folder, config, form
-        self._sessions: dict[int, onnxruntime.InferenceSession] = {}
+
+class _Graph:
+    """A graph and its sessions: one for few rows, another with more threads, if it may have them, for many; opened when needed."""
+
+    def __init__(self, open_session: Callable[[int], onnxruntime.InferenceSession], *, most_threads: int = 1):
+        self._open, self._most_threads, self._sessions = open_session, most_threads, {}
         self.session(1)  # what is wrong with a folder is told now
 
     def run(self, inputs: Sequence[np.ndarray], names: list[str] | None = None) -> list[np.ndarray]:
@@ -125,22 +174,29 @@ class _Graph:
 
     def session(self, num_rows: int) -> onnxruntime.InferenceSession:
         """Return the session for so many rows."""
-        num_threads = 1 if num_rows < _MANY_ROWS else min(2, os.cpu_count() or 1)
+        num_threads = 1 if num_rows < _MANY_ROWS else self._most_threads
         if num_threads not in self._sessions:
-            self._sessions[num_threads] = _open_session(self._folder, self._config, self._form, num_threads)
+            self._sessions[num_threads] = self._open(num_threads)
         return self._sessions[num_threads]
 
 
-def _open_session(folder: Path, config: dict[str, Any], form: str, num_threads: int) -> onnxruntime.InferenceSession:
+def _stored_graph(folder: Path, config: dict[str, Any], form: str, *, most_threads: int = 1) -> _Graph:
+    return _Graph(partial(_stored_session, folder, config, form), most_threads=most_threads)
+
+
+def _session(graph: str | bytes, num_threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = num_threads, 1, 4
     # A thread that waits by spinning would take the time that another program, or the other thread, needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _stored_session(folder: Path, config: dict[str, Any], form: str, num_threads: int) -> onnxruntime.InferenceSession:
     path = _cached_path(config, form)
     for graph in (str(path) if path.is_file() else None, None):
         try:
-            graph = graph or _make_graph(folder, config, form, path)
-            return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            return _session(graph or _make_graph(folder, config, form, path), num_threads)
         except (ValueError, TypeError):
             raise
         except Exception as error:  # the library raises classes of its own; a damaged file in the cache is made anew
@@ -148,18 +204,24 @@ def _open_session(folder: Path, config: dict[str, Any], form: str, num_threads: 
     raise ValueError(f"{folder}: its weights and settings do not fit together ({str(problem)[:200]}). Copy the folder again.")
 
 
-def _make_graph(folder: Path, config: dict[str, Any], form: str, path: Path) -> bytes:
-    """Return a graph, and leave it in the cache if that can be written to."""
-    from slm_helpers.deploy.graph_writer import check_graph  # loads onnx, which a cached graph does without
+def _build(form: str, builder: str, arguments: dict[str, Any], weights: dict[str, np.ndarray]) -> Any:
+    """Return a graph of one of the forms; this loads onnx, which a cached graph does without."""
+    from slm_helpers.deploy.onnx_decoder import build_encoder, build_search_step
     from slm_helpers.deploy.onnx_graph import build_graph
     from slm_helpers.deploy.quantize import build_reading, build_step
 
-    weights, arguments = read_weights(folder, config), config["arguments"]
+    if form in ("step", "reading"):
+        return {"step": build_step, "reading": build_reading}[form](arguments, weights)
+    return {"rows": build_graph, "encoder": build_encoder, "search_step": build_search_step}[form](builder, arguments, weights)
+
+
+def _make_graph(folder: Path, config: dict[str, Any], form: str, path: Path) -> bytes:
+    """Return a graph, and leave it in the cache if that can be written to."""
+    from slm_helpers.deploy.graph_writer import check_graph
+
+    weights = read_weights(folder, config)
     try:
-        if form == "rows":
-            model = build_graph(current_builder(config["builder"]), arguments, weights)
-        else:
-            model = {"step": build_step, "reading": build_reading}[form](arguments, weights)
+        model = _build(form, current_builder(config["builder"]), config["arguments"], weights)
         check_graph(model, folder)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder}: the weights or the settings lack {error}. The folder does not fit this package.") from error

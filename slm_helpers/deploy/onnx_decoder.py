@@ -1,5 +1,6 @@
 """ONNX graphs of networks that read a sequence and write another: one for the encoder, one for a step of the decoder, in float32."""
 
+from collections.abc import Callable
 from typing import Any
 
 from slm_helpers.deploy import onnx_layers as layers
@@ -43,6 +44,17 @@ def build_decoder_step(builder: str, arguments: dict[str, Any], weights: dict[st
     return _finish(g, "decoder_step", write, arguments)
 
 
+def build_search_step(builder: str, arguments: dict[str, Any], weights: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """Return the graph of `build_decoder_step` with the likeliest tokens in place of all logits, as a search wants them.
+
+    It takes two more inputs, penalties, float32, shape (vocab_size,), which are added to the log-probabilities, and num_best, int64,
+    shape (1,), and gives best_log_probs and best_ids, both (batch, num_best), best first, and next_state_0 ...
+    """
+    g = GraphWriter(weights)
+    write = _write_pointer_step if _copies(builder) else _write_step
+    return _finish(g, "search_step", write, arguments | {"give_scores": _give_best})
+
+
 def _copies(builder: str) -> bool:
     if builder not in ENCODER_DECODERS:
         raise TypeError(f"{builder} builds no encoder-decoder; {' and '.join(ENCODER_DECODERS)} do.")
@@ -67,8 +79,26 @@ def _write_encoder(g: GraphWriter, *, units: int = 512, **sizes: Any) -> None:
     g.output(memory, "memory", ("batch", "source_time", units))
 
 
+def _give_logits(g: GraphWriter, logits: Tensor, vocab_size: int) -> None:
+    g.output(logits, "logits", ("batch", vocab_size))
+
+
+def _give_best(g: GraphWriter, logits: Tensor, vocab_size: int) -> None:
+    log_probs = g.op("Add", g.op("LogSoftmax", logits, axis=-1), g.input("penalties", (vocab_size,), "float32"))
+    values, ids = g.op("TopK", log_probs, g.input("num_best", (1,), "int64"), num_outputs=2, axis=-1)
+    g.output(values, "best_log_probs", ("batch", "num_best"))
+    g.output(ids, "best_ids", ("batch", "num_best"), "int64")
+
+
 def _write_step(
-    g: GraphWriter, *, vocab_size: int, embedding_dim: int = 256, units: int = 512, num_decoder_layers: int = 2, **sizes: Any
+    g: GraphWriter,
+    *,
+    vocab_size: int,
+    embedding_dim: int = 256,
+    units: int = 512,
+    num_decoder_layers: int = 2,
+    give_scores: Callable[..., None] = _give_logits,
+    **sizes: Any,
 ) -> None:
     token_ids = g.input("token_ids", ("batch",))
     widths = [units, embedding_dim][:num_decoder_layers]
@@ -82,7 +112,8 @@ def _write_step(
         above, last = _one_step(g, x, "decoder_gru_1", "gru", states[1])
         x = g.op("Add", x, above)
         given.append(last)
-    _give_out(g, g.tied_logits(x), vocab_size, given, widths)
+    give_scores(g, g.tied_logits(x), vocab_size)
+    _give_states(g, given, widths)
 
 
 def _write_pointer_encoder(
@@ -100,7 +131,15 @@ def _write_pointer_encoder(
 
 
 def _write_pointer_step(
-    g: GraphWriter, *, vocab_size: int, cell: str = "gru", units: int = 512, num_layers: int = 1, memory_dim: int = 128, **sizes: Any
+    g: GraphWriter,
+    *,
+    vocab_size: int,
+    cell: str = "gru",
+    units: int = 512,
+    num_layers: int = 1,
+    memory_dim: int = 128,
+    give_scores: Callable[..., None] = _give_logits,
+    **sizes: Any,
 ) -> None:
     token_ids = g.input("token_ids", ("batch",))
     states = [g.input(f"state_{i}", ("batch", units), "float32") for i in range(num_layers)]
@@ -121,7 +160,8 @@ def _write_pointer_step(
     highest = g.op("Max", drawn, copied)  # log(exp(a) + exp(b)) without overflow
     powers = [g.op("Exp", g.op("Sub", part, highest)) for part in (drawn, copied)]
     scores = g.op("Add", highest, g.op("Log", g.op("Add", *powers)))
-    _give_out(g, scores, vocab_size, given, [units] * num_layers)
+    give_scores(g, scores, vocab_size)
+    _give_states(g, given, [units] * num_layers)
 
 
 def _memory_inputs(g: GraphWriter, size: int) -> tuple[Tensor, Tensor]:
@@ -142,7 +182,6 @@ def _attend(g: GraphWriter, query: Tensor, memory: Tensor, source_ids: Tensor) -
     return g.op("Squeeze", g.op("MatMul", weights, memory), [1]), g.op("Squeeze", weights, [1])
 
 
-def _give_out(g: GraphWriter, logits: Tensor, vocab_size: int, states: list[Tensor], widths: list[int]) -> None:
-    g.output(logits, "logits", ("batch", vocab_size))
+def _give_states(g: GraphWriter, states: list[Tensor], widths: list[int]) -> None:
     for i, (state, width) in enumerate(zip(states, widths, strict=True)):
         g.output(state, f"next_state_{i}", ("batch", width))

@@ -1,20 +1,21 @@
-"""Beam search and greedy search over any single-step model, each as one compiled loop."""
+"""Beam search and greedy search over anything that scores the next token, in NumPy: no compiled loop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
-from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive
 
 import numpy as np
 
-ops = keras.ops
-
 MAX_BEAM_SIZE = 256
 _MAX_CELLS = 2**26  # rows * beam * tokens that a search may hold
 _LAST_RESORT = 1e4  # nats that a repeated n-gram costs: it is written only if there is nothing else
-_LENGTH_STEP = 64  # the loop has room for a multiple of this many tokens, so that near lengths share one compiled program
+
+Arrays = list[np.ndarray]
+# (token_ids, shape (rows,), states, fixed, num_best) -> the log-probabilities of the likeliest next tokens, best first, shape
+# (rows, num_best) or fewer if the vocabulary is smaller; those tokens, the same shape; and the states. All states have `rows` first.
+Expand = Callable[[np.ndarray, Arrays, Arrays, int], tuple[np.ndarray, np.ndarray, Arrays]]
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,36 @@ class Hypothesis:
     ended: bool  # whether the end token was written, or the sequence was cut at max_tokens
 
 
+def expand_logits(step: Callable[[np.ndarray, Arrays], tuple[np.ndarray, Arrays]], suppress_token_ids: Sequence[int] = ()) -> Expand:
+    """Return what a search calls, made of a step (token_ids, states) -> (logits, states); suppressed tokens are never written."""
+    suppressed = np.array(sorted({int(token) for token in suppress_token_ids}), dtype=int)
+
+    def expand(token_ids: np.ndarray, states: Arrays, fixed: Arrays, num_best: int) -> tuple[np.ndarray, np.ndarray, Arrays]:
+        logits, states = step(token_ids, [*states, *fixed])
+        log_probs = np.asarray(logits, dtype="float32")
+        log_probs = log_probs - log_probs.max(axis=1, keepdims=True)
+        log_probs -= np.log(np.exp(log_probs).sum(axis=1, keepdims=True))
+        log_probs[:, suppressed] = -np.inf
+        if num_best < log_probs.shape[1]:
+            best = np.sort(np.argpartition(-log_probs, num_best, axis=1)[:, :num_best], axis=1)
+        else:
+            best = np.tile(np.arange(log_probs.shape[1]), (len(log_probs), 1))
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(log_probs, best, axis=1), axis=1, kind="stable"), axis=1)
+        return np.take_along_axis(log_probs, best, axis=1), best, states[: len(states) - len(fixed)]
+
+    return expand
+
+
 def beam_search(
-    step: keras.Model,
+    expand: Expand,
     first_ids: np.ndarray,
     states: Sequence[np.ndarray],
     *,
+    fixed: Sequence[np.ndarray] = (),
     end_id: int,
     beam_size: int = 4,
     max_tokens: int = 100,
     length_penalty: float = 0.6,
-    suppress_token_ids: Sequence[int] = (),
     no_repeat_ngram: int = 0,
 ) -> list[list[Hypothesis]]:
     """Find probable sequences: follow the `beam_size` most probable beginnings at each step instead of one.
@@ -47,15 +68,14 @@ def beam_search(
     end on that way, which may come before the one that greedy choice finds.
 
     Args:
-        step: [token_ids, *states] -> [logits, *states] with shapes (batch,), (batch, ...) and (batch, vocab_size), e.g. from
-            `make_stateful_model(model, single_token=True)`, or a decoder that hands its encoder's outputs on as one more state.
+        expand: Gives the likeliest next tokens, see `Expand`; `expand_logits` makes one of a step that gives logits.
         first_ids: The token to begin after, int32, shape (batch,).
         states: The states before that token, first axis batch; each comes back with the same shape.
+        fixed: What each step reads besides and never changes, e.g. an encoder's outputs; first axis batch.
         end_id: The token that ends a sequence.
         beam_size: Beginnings followed per row, at most MAX_BEAM_SIZE.
         max_tokens: Where a sequence is cut.
         length_penalty: 0 compares plain log-probabilities, which favours short sequences; 1 nearly the mean per token.
-        suppress_token_ids: Token ids that are not written, e.g. padding; with `end_id` among them every sequence has `max_tokens` tokens.
         no_repeat_ngram: Write no n-gram of this many tokens twice in a sequence, as long as there is another way on; 0 is off.
 
     Returns:
@@ -74,43 +94,57 @@ def beam_search(
         raise ValueError(f"length_penalty is {length_penalty!r}, but must be 0 or more. Use 0 for plain log-probabilities.")
     if beam_size > MAX_BEAM_SIZE:
         raise ValueError(f"beam_size is {beam_size:,}, but at most {MAX_BEAM_SIZE} sequences are searched at once. 4 to 10 are usual.")
-    penalties = np.full(len(first_ids), length_penalty, "float32")
-    options = {"beam_size": int(beam_size), "no_repeat_ngram": int(no_repeat_ngram)}
-    found = _run_loop(_BeamLoop, step, first_ids, states, end_id, max_tokens, suppress_token_ids, [penalties], **options)
-    return [[_hypothesis(*place, end_id) for place in zip(*row, strict=True) if np.isfinite(place[0])] for row in zip(*found, strict=True)]
+    first_ids = _checked(first_ids, [*states, *fixed], max_tokens, beam_size)
+    beam = _Beam(len(first_ids), int(beam_size), int(max_tokens), end_id=int(end_id), length_penalty=float(length_penalty))
+    last = np.repeat(first_ids, beam_size)
+    states, fixed = ([np.repeat(array, beam_size, axis=0) for array in arrays] for arrays in (states, fixed))
+    num_best = (4 if no_repeat_ngram else 2) * int(beam_size)
+    while len(beam.rows):
+        log_probs, token_ids, states = expand(last, states, fixed, num_best)
+        parents, drawn, totals = beam.candidates(log_probs, token_ids, num_best, no_repeat_ngram)
+        last, kept = beam.extend(parents, drawn, totals)
+        states = [state[kept] for state in states]
+        going = beam.drop_finished()
+        if not going.all():
+            rows = np.repeat(going, beam_size)
+            last, states, fixed = last[rows], [state[rows] for state in states], [array[rows] for array in fixed]
+    return beam.found
 
 
 def greedy_search(
-    step: keras.Model,
+    expand: Expand,
     first_ids: np.ndarray,
     states: Sequence[np.ndarray],
     *,
+    fixed: Sequence[np.ndarray] = (),
     end_id: int,
     max_tokens: int = 100,
-    suppress_token_ids: Sequence[int] = (),
 ) -> list[Hypothesis]:
     """Follow the most probable token each time, for many rows side by side; ends when the last row has.
 
     Arguments and errors are those of `beam_search`. Returns one sequence a row, whose score is its log-probability per token.
     """
-    found = _run_loop(_GreedyLoop, step, first_ids, states, end_id, max_tokens, suppress_token_ids)
-    return [_hypothesis(log_prob / length, log_prob, length, tokens, end_id) for log_prob, length, tokens in zip(*found, strict=True)]
+    last = _checked(first_ids, [*states, *fixed], max_tokens, 1)
+    rows, written, sums = np.arange(len(last)), [[] for _ in last], np.zeros(len(last))
+    states, fixed = list(states), list(fixed)
+    for _ in range(max_tokens):
+        log_probs, token_ids, states = expand(last, states, fixed, 1)
+        last = token_ids[:, 0].astype("int32")
+        sums[rows] += log_probs[:, 0]
+        for row, token in zip(rows, last.tolist(), strict=True):
+            written[row].append(token)
+        going = last != end_id
+        if not going.all():
+            rows, last = rows[going], last[going]
+            states, fixed = ([array[going] for array in arrays] for arrays in (states, fixed))
+        if not len(rows):
+            break
+    return [_hypothesis(total / len(tokens), total, tokens, end_id) for total, tokens in zip(sums, written, strict=True)]
 
 
-def _run_loop(
-    kind: type,
-    step: keras.Model,
-    first_ids: np.ndarray,
-    states: Sequence[np.ndarray],
-    end_id: int,
-    max_tokens: int,
-    suppress_token_ids: Sequence[int],
-    settings_of_rows: Sequence[np.ndarray] = (),
-    **options: int,
-) -> list[np.ndarray]:
-    """Run a loop over the rows, compiled once per setting and cached on the model, so that it goes when the model goes."""
+def _checked(first_ids: np.ndarray, states: Arrays, max_tokens: int, beam_size: int) -> np.ndarray:
     check_positive(max_tokens=max_tokens)
-    if len(first_ids) * options.get("beam_size", 1) * max_tokens > _MAX_CELLS:
+    if len(first_ids) * beam_size * max_tokens > _MAX_CELLS:
         raise ValueError(f"max_tokens is {max_tokens:,}, which is too many for a search over {len(first_ids)} rows. Give fewer.")
     first_ids = np.asarray(first_ids, dtype="int32")
     if first_ids.ndim != 1 or any(len(state) != len(first_ids) for state in states):
@@ -118,153 +152,96 @@ def _run_loop(
             f"first_ids has shape {first_ids.shape} and the states {[np.shape(s) for s in states]}, but all need the same first axis: "
             "one row per sequence to find."
         )
-    suppressed = tuple(sorted({int(token) for token in suppress_token_ids}))
-    max_length = -(-max_tokens // _LENGTH_STEP) * _LENGTH_STEP
-    settings = {"end_id": int(end_id), "max_length": max_length, "suppressed": suppressed} | options
-    loops = vars(step).setdefault("_search_loops", {})
-    key = (kind, *settings.items())
-    if key not in loops:
-        loops[key] = kind(step, **settings)
-        # A source of any length comes in as a state: XLA would compile the loop anew for each.
-        if keras.backend.backend() == "tensorflow" and any(None in state.shape[1:] for state in step.inputs[1:]):
-            loops[key].jit_compile = False
-    limits = np.full(len(first_ids), max_tokens, "int32")
-    return [np.asarray(value) for value in loops[key].predict_on_batch([first_ids, limits, *settings_of_rows, *states])]
+    return first_ids
 
 
-def _hypothesis(score: float, log_prob: float, length: int, tokens: np.ndarray, end_id: int) -> Hypothesis:
-    token_ids = tokens[:length].tolist()
-    ended = token_ids[-1] == end_id
-    return Hypothesis(token_ids[:-1] if ended else token_ids, float(score), float(log_prob), ended)
+def _hypothesis(score: float, log_prob: float, tokens: list[int], end_id: int) -> Hypothesis:
+    ended = tokens[-1] == end_id
+    return Hypothesis(tokens[:-1] if ended else tokens, float(score), float(log_prob), ended)
 
 
-class _BeamLoop(keras.Model):
-    """[first ids, limit, length penalty, *states] -> [scores, log-probabilities, lengths, tokens], each (batch, beam, ...).
+class _Beam:
+    """For each row that is still searched, two sets of `size` sequences: those that grow, and the best of those that have ended."""
 
-    Each row has two sets of `beam_size` sequences: those that grow, and the best of those that have ended.
-    """
-
-    def __init__(
-        self, step: keras.Model, *, end_id: int, beam_size: int, max_length: int, suppressed: tuple[int, ...], no_repeat_ngram: int
-    ):
-        super().__init__(name="beam_loop")
-        self.step, self.end_id, self.beam_size, self.max_length, self.no_repeat_ngram = step, end_id, beam_size, max_length, no_repeat_ngram
-        self.suppressed = np.isin(np.arange(step.outputs[0].shape[-1]), suppressed)
-
-    def call(self, arguments: list) -> list:
-        first_ids, limit, length_penalty, *states = arguments
-        limit, length_penalty = ops.cast(limit, "int32")[0], length_penalty[0]
-
-        def penalty(length):
-            return ((5.0 + ops.cast(length, "float32")) / 6.0) ** length_penalty
-
-        def unfinished(i, last, live, tokens, scores, *rest):
-            upper_bound = ops.max(live, axis=1) / penalty(limit)  # the best that a live sequence can still become
-            return ops.logical_and(i < limit, ops.any(upper_bound > ops.min(scores, axis=1)))
-
-        def extend(i, last, live, tokens, scores, log_probs, lengths, ended, *states):
-            logits, *states = self.step([last, *states])
-            parents, drawn, values = self._extend(logits, live)
-            candidates = _rows(tokens, parents) + drawn[:, :, None] * ops.cast(ops.arange(self.max_length) == i, "int32")
-            if self.no_repeat_ngram:
-                values = values - _LAST_RESORT * ops.cast(self._repeats(candidates, i), "float32")
-                values, order = ops.top_k(values, values.shape[1])
-                parents, drawn, candidates = (_rows(part, order) for part in (parents, drawn, candidates))
-            ends = drawn == self.end_id
-            new = (ops.where(ends, values / penalty(i + 1), -np.inf), values, ops.zeros_like(drawn) + i + 1, candidates)
-            done = _best(self.beam_size, (scores, log_probs, lengths, ended), new)
-            live, best = ops.top_k(ops.where(ends, -np.inf, values), self.beam_size)
-            tokens, last, parents = (_rows(part, best) for part in (candidates, drawn, parents))
-            states = [_reorder(state, parents) for state in states]
-            return (i + 1, ops.reshape(last, (-1,)), live, tokens, *done, *states)
-
-        i, live, tokens, *done = self._start(first_ids)
-        last = ops.repeat(ops.cast(first_ids, "int32"), self.beam_size, axis=0)
-        states = [ops.repeat(state, self.beam_size, axis=0) for state in states]
-        i, last, live, tokens, *done = ops.while_loop(unfinished, extend, (i, last, live, tokens, *done, *states))
-        # What grew up to the limit is cut there. Where the loop stopped before, this is the upper bound above: too low to enter.
-        cut = (live / penalty(limit), live, ops.zeros_like(done[2]) + i, tokens)
-        return list(_best(self.beam_size, tuple(done[:4]), cut))
-
-    def _start(self, first_ids) -> tuple:
-        shape = (ops.shape(first_ids)[0], self.beam_size)
-        nothing = ops.full(shape, -np.inf, dtype="float32")
-        zeros = ops.zeros(shape, dtype="int32")
-        tokens = ops.zeros((*shape, self.max_length), dtype="int32")
+    def __init__(self, num_rows: int, size: int, max_tokens: int, *, end_id: int, length_penalty: float):
+        self.size, self.max_tokens, self.end_id, self.length_penalty = size, max_tokens, end_id, length_penalty
+        self.found: list[list[Hypothesis]] = [[] for _ in range(num_rows)]
+        self.rows, self._length = np.arange(num_rows), 0  # those still searched, and the tokens that each of their sequences has
         # All places hold the same empty sequence, so only the first one counts.
-        live = ops.where(ops.arange(self.beam_size)[None] + zeros == 0, 0.0, nothing)
-        return ops.zeros((), dtype="int32"), live, tokens, nothing, nothing, zeros, tokens
+        self.live = np.where(np.arange(size) == 0, np.zeros((num_rows, 1)), -np.inf)
+        self.tokens = np.zeros((num_rows, size, max_tokens), dtype="int32")
+        self.ended: tuple[np.ndarray, ...] = (  # scores, log-probabilities, lengths, tokens
+            *(np.full((num_rows, size), -np.inf) for _ in range(2)),
+            np.zeros((num_rows, size), dtype=int),
+            self.tokens.copy(),
+        )
 
-    def _extend(self, logits, live) -> tuple:
-        """Return the best ways to go on, (batch, 2 * beam): the place of the sequence, the token, and the log-probability so far."""
-        log_probs = ops.where(self.suppressed[None], -np.inf, ops.log_softmax(ops.cast(logits, "float32"), axis=-1))
-        vocab_size = len(self.suppressed)
-        totals = live[:, :, None] + ops.reshape(log_probs, (-1, self.beam_size, vocab_size))
-        # A sequence can end in one way only, so twice the beam leaves enough that go on; some of them may be repeats.
-        num_best = min(4 if self.no_repeat_ngram else 2, vocab_size) * self.beam_size
-        values, places = ops.top_k(ops.reshape(totals, (-1, self.beam_size * vocab_size)), num_best)
-        places = ops.cast(places, "int32")
-        return places // vocab_size, places % vocab_size, values
+    def candidates(self, log_probs: np.ndarray, token_ids: np.ndarray, num_best: int, no_repeat_ngram: int) -> tuple[np.ndarray, ...]:
+        """Return the best ways to go on, (rows, num_best): the place of the sequence, the token, the log-probability so far.
 
-    def _repeats(self, tokens, i):
-        """Return whether the n-gram that ends at position i stands in a sequence (batch, n, max_length) before."""
-        size = min(self.no_repeat_ngram, self.max_length)
-        starts = self.max_length - size + 1
-        same = ops.arange(starts) < i - size + 1
-        for k in range(size):
-            last = ops.take(tokens, ops.maximum(i - size + 1 + k, 0), axis=2)
-            same = ops.logical_and(same, ops.equal(tokens[:, :, k : starts + k], last[:, :, None]))
-        return ops.any(same, axis=2)
+        A sequence can end in one way only, so twice the beam leaves enough that go on; some of them may be repeats.
+        """
+        width = log_probs.shape[1]
+        totals = (self.live[:, :, None] + log_probs.reshape(len(self.live), self.size, width)).reshape(len(self.live), -1)
+        places = np.argsort(-totals, axis=1, kind="stable")[:, :num_best]
+        parents, drawn, totals = places // width, _take(token_ids.reshape(totals.shape), places), _take(totals, places)
+        if no_repeat_ngram:
+            totals = totals - _LAST_RESORT * self._repeats(parents, drawn, no_repeat_ngram)
+            order = np.argsort(-totals, axis=1, kind="stable")
+            parents, drawn, totals = (_take(part, order) for part in (parents, drawn, totals))
+        return parents, drawn, totals
 
+    def extend(self, parents: np.ndarray, drawn: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Put a token behind the sequences; returns the last tokens and the states to keep, (rows * size,) each."""
+        candidates = _take(self.tokens, parents)
+        candidates[:, :, self._length] = drawn
+        self._length += 1
+        ends = drawn == self.end_id
+        self._end(np.where(ends, totals / self._penalty(self._length), -np.inf), totals, candidates)
+        alive = np.where(ends, -np.inf, totals)
+        best = np.argsort(-alive, axis=1, kind="stable")[:, : self.size]
+        self.live, self.tokens = _take(alive, best), _take(candidates, best)
+        kept = np.arange(len(best))[:, None] * self.size + _take(parents, best)
+        return _take(drawn, best).reshape(-1).astype("int32"), kept.reshape(-1)
 
-class _GreedyLoop(keras.Model):
-    """[first ids, limit, *states] -> [log-probabilities, lengths, tokens], each with a row a sequence."""
+    def drop_finished(self) -> np.ndarray:
+        """Note what is found of rows that nothing can change any more; returns which others there are."""
+        upper_bound = self.live.max(axis=1) / self._penalty(self.max_tokens)  # the best that a live sequence can still become
+        going = (upper_bound > self.ended[0].min(axis=1)) & (self._length < self.max_tokens)
+        if not going.all():
+            # What grew up to the limit is cut there. Where a row is done before, this is the upper bound: too low to enter.
+            cut = self.live / self._penalty(self.max_tokens)
+            self._end(np.where(going[:, None], -np.inf, cut), self.live, self.tokens)
+            for row in np.flatnonzero(~going):
+                parts = zip(*(part[row] for part in self.ended), strict=True)
+                self.found[self.rows[row]] = [
+                    _hypothesis(score, log_prob, tokens[:size].tolist(), self.end_id)
+                    for score, log_prob, size, tokens in parts
+                    if np.isfinite(score)
+                ]
+            self.rows, self.live, self.tokens = self.rows[going], self.live[going], self.tokens[going]
+            self.ended = tuple(part[going] for part in self.ended)
+        return going
 
-    def __init__(self, step: keras.Model, *, end_id: int, max_length: int, suppressed: tuple[int, ...]):
-        super().__init__(name="greedy_loop")
-        self.step, self.end_id, self.max_length = step, end_id, max_length
-        self.suppressed = np.isin(np.arange(step.outputs[0].shape[-1]), suppressed)
+    def _end(self, scores: np.ndarray, log_probs: np.ndarray, tokens: np.ndarray) -> None:
+        """Keep the best of the sequences that had ended and of these."""
+        new = (scores, log_probs, np.full(scores.shape, self._length), tokens)
+        joined = [np.concatenate(parts, axis=1) for parts in zip(self.ended, new, strict=True)]
+        best = np.argsort(-joined[0], axis=1, kind="stable")[:, : self.size]
+        self.ended = tuple(_take(part, best) for part in joined)
 
-    def call(self, arguments: list) -> list:
-        first_ids, limit, *states = arguments
-        first_ids, limit = ops.cast(first_ids, "int32"), ops.cast(limit, "int32")[0]
+    def _penalty(self, length: int) -> float:
+        return ((5 + length) / 6) ** self.length_penalty
 
-        def unfinished(i, last, log_probs, lengths, *rest):
-            return ops.logical_and(i < limit, ops.any(lengths == i))
-
-        def extend(i, last, log_probs, lengths, tokens, *states):
-            logits, *states = self.step([last, *states])
-            logits = ops.cast(logits, "float32")
-            allowed = ops.where(self.suppressed[None], -np.inf, logits)
-            drawn = ops.cast(ops.argmax(allowed, axis=-1), "int32")
-            live = lengths == i  # a row that has ended keeps its length
-            gain = ops.max(allowed, axis=-1) - ops.logsumexp(logits, axis=-1)
-            tokens = tokens + ops.where(live, drawn, 0)[:, None] * ops.cast(ops.arange(self.max_length) == i, "int32")[None]
-            # One more than its tokens would be the length of a row that goes on; behind the end token it stands still.
-            lengths = ops.where(ops.logical_and(live, drawn != self.end_id), i + 1, lengths)
-            return (i + 1, drawn, log_probs + ops.where(live, gain, 0.0), lengths, tokens, *states)
-
-        zeros = ops.zeros_like(first_ids)
-        tokens = ops.zeros((ops.shape(first_ids)[0], self.max_length), dtype="int32")
-        start = (ops.zeros((), dtype="int32"), first_ids, ops.cast(zeros, "float32"), zeros, tokens)
-        i, _, log_probs, lengths, tokens, *_ = ops.while_loop(unfinished, extend, (*start, *states))
-        return [log_probs, ops.minimum(lengths + 1, i), tokens]
-
-
-def _best(num: int, *groups: tuple) -> tuple:
-    """Join groups of arrays (batch, n, ...) and keep the `num` places a row with the highest values in the first array, best first."""
-    joined = [ops.concatenate(parts, axis=1) for parts in zip(*groups, strict=True)]
-    highest, places = ops.top_k(joined[0], num)
-    return (highest, *(_rows(part, places) for part in joined[1:]))
-
-
-def _rows(values, places):
-    """Return values[row, places[row, k]] for values (batch, n, ...) and places (batch, k)."""
-    starts = ops.arange(ops.shape(values)[0])[:, None] * values.shape[1]
-    return ops.take(ops.reshape(values, (-1, *values.shape[2:])), starts + ops.cast(places, "int32"), axis=0)
+    def _repeats(self, parents: np.ndarray, drawn: np.ndarray, size: int) -> np.ndarray:
+        """Return whether the n-gram that a token would end stands in its sequence before."""
+        if self._length < size:
+            return np.zeros(drawn.shape, dtype=bool)
+        written = np.concatenate([_take(self.tokens[:, :, : self._length], parents), drawn[:, :, None]], axis=2)
+        ngrams = np.lib.stride_tricks.sliding_window_view(written, size, axis=2)
+        return (ngrams[:, :, :-1] == ngrams[:, :, -1:]).all(axis=-1).any(axis=-1)
 
 
-def _reorder(state, parents):
-    """Give each sequence the state of the one it grew from: state (batch * beam, ...), parents (batch, beam)."""
-    starts = ops.arange(ops.shape(parents)[0])[:, None] * parents.shape[1]
-    return ops.take(state, ops.reshape(starts + parents, (-1,)), axis=0)
+def _take(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return values[row, places[row, k]] for values (rows, n, ...) and places (rows, k)."""
+    return values[np.arange(len(values))[:, None], places]

@@ -6,8 +6,8 @@ Reference:
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from slm_helpers._backend import keras
 from slm_helpers._checks import check_positive
 from slm_helpers._threads import single_blas_thread
 from slm_helpers.generation.generator import TextGenerator
@@ -69,7 +69,7 @@ class PlaceholderConstraint:
 
 
 def sample_texts(
-    model: keras.Model,
+    model: Any,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     *,
@@ -81,7 +81,7 @@ def sample_texts(
     """Continue many prompts, several times each, side by side up to the end token.
 
     Args:
-        model: A language model.
+        model: A language model, as `TextGenerator` takes it.
         tokenizer: Its own.
         prompts: What is read first.
         num_samples: Texts for each.

@@ -18,7 +18,8 @@ import numpy as np
 
 if TYPE_CHECKING:  # Keras is not needed to decode
     from slm_helpers.deploy.engine import LanguageModelEngine
-    from slm_helpers.generation.runtime import CompiledRuntime, Runtime
+    from slm_helpers.generation.compiled import CompiledRuntime
+    from slm_helpers.generation.runtime import Runtime
 
     AnyRuntime = Runtime | CompiledRuntime | LanguageModelEngine
 

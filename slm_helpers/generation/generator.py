@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from slm_helpers._checks import check_positive
 from slm_helpers._threads import single_blas_thread
 from slm_helpers.deploy.engine import LanguageModelEngine
+from slm_helpers.generation.beam import beam_search, expand_logits
 from slm_helpers.generation.decoding import GuidedRuntime, RandomNumbers, decode, random_streams
 from slm_helpers.generation.processors import LogitsProcessor, repetition_processors
+from slm_helpers.generation.runtime import Runtime, open_runtime
 from slm_helpers.generation.sampling import Sampler
 from slm_helpers.generation.scoring import sequence_losses
 from slm_helpers.generation.streaming import TextBuilder, check_stops
@@ -52,16 +54,16 @@ class Generation:
 class TextGenerator:
     """Continue and score texts with a language model and its tokeniser."""
 
-    def __init__(self, model: keras.Model | LanguageModelEngine, tokenizer: Tokenizer, *, compiled: bool = False):
+    def __init__(self, model: keras.Model | LanguageModelEngine | Runtime, tokenizer: Tokenizer, *, compiled: bool = False):
         """Bring a model and its tokeniser together.
 
         Args:
-            model: From `build_language_model`: its weights are read anew by each call, so it may be trained in between. Or from
-                `slm_helpers.deploy.engine.open_saved`, which runs without Keras.
+            model: From `build_language_model`: its weights are read anew by each call, so it may be trained in between. Or what runs
+                without Keras, from `slm_helpers.generation.opening.open_model`.
             tokenizer: The one the model was trained with.
             compiled: Run a Keras model as Keras compiles it, to check the others by; else in NumPy, where all its layers have a form.
         """
-        vocab_size = model.vocab_size if isinstance(model, LanguageModelEngine) else model.output_shape[-1]
+        vocab_size = model.vocab_size if isinstance(model, LanguageModelEngine | Runtime) else model.output_shape[-1]
         if tokenizer.vocab_size != vocab_size:
             raise ValueError(
                 f"The tokeniser has {tokenizer.vocab_size} ids, but the model scores {vocab_size}. "
@@ -71,7 +73,6 @@ class TextGenerator:
         self.tokenizer = tokenizer
         self.compiled = compiled
         self._runtime: Any = None
-        self._single_step: keras.Model | None = None
 
     def generate(
         self,
@@ -232,7 +233,7 @@ class TextGenerator:
         length_penalty: float = 0.6,
         stop_at_end: bool = True,
     ) -> Generation:
-        """Find probable continuations of `prompt` by `beam_search`; its first call compiles.
+        """Find probable continuations of `prompt` by `beam_search`.
 
         Args:
             prompt: May be empty: then a new document begins.
@@ -242,25 +243,16 @@ class TextGenerator:
             stop_at_end: Let continuations end where the document does; if False all have `max_tokens` tokens.
         """
         check_positive(beam_size=beam_size, max_tokens=max_tokens)
-        if isinstance(self.model, LanguageModelEngine):
-            raise TypeError("Beam search runs in loops that Keras compiles. Open the folder with load_model.")
-        from slm_helpers.generation.beam import beam_search
-        from slm_helpers.models.language_model import make_stateful_model
-
         started = time.perf_counter()
         with single_blas_thread():
-            _, ids, states = self.read_prompt(prompt)
-        self._single_step = self._single_step or make_stateful_model(self.model, single_token=True)
-        found = beam_search(
-            self._single_step,
-            ids,
-            states,
-            end_id=self.tokenizer.end_id,
-            beam_size=beam_size,
-            max_tokens=max_tokens,
-            length_penalty=length_penalty,
-            suppress_token_ids=self._suppressed(stop_at_end),
-        )[0]
+            runtime, ids, states = self.read_prompt(prompt)
+
+            def step(token_ids: np.ndarray, states: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+                features, states = runtime.step(token_ids, states)
+                return runtime.logits(features), states
+
+            options = {"beam_size": beam_size, "max_tokens": max_tokens, "length_penalty": length_penalty, "end_id": self.tokenizer.end_id}
+            found = beam_search(expand_logits(step, self._suppressed(stop_at_end)), ids, states, **options)[0]
         seconds = time.perf_counter() - started
         return Generation(
             samples=[self.tokenizer.decode(hypothesis.token_ids) for hypothesis in found],
@@ -301,15 +293,15 @@ class TextGenerator:
 
     def open(self) -> AnyRuntime:
         """Return the model with its present weights, ready to step: in NumPy, or compiled if a layer has no NumPy form."""
-        if isinstance(self.model, LanguageModelEngine):
+        if isinstance(self.model, LanguageModelEngine | Runtime):
             return self.model
-        from slm_helpers.generation.runtime import CompiledRuntime, open_runtime
-
         if self._runtime is None and not self.compiled:
             try:
                 return open_runtime(self.model)
             except TypeError:
                 pass
+        from slm_helpers.generation.compiled import CompiledRuntime
+
         self._runtime = self._runtime or CompiledRuntime(self.model)
         return self._runtime
 

@@ -1,15 +1,14 @@
-"""A recurrent language model run by NumPy: no compiled program, and at one token a call several times as fast as one.
+"""A recurrent language model run by NumPy, without Keras: no compiled program, and at one token a call several times as fast as one.
 
 Writing a text is a long chain of small matrix-vector products. A compiled program spends most of such a step on starting its
-parts; NumPy hands each product straight to the processor's matrix library. The weights are the Keras model's at the time
-`open_runtime` is called, and the results are its own up to float32 rounding (about 1e-6), on every backend.
+parts; NumPy hands each product straight to the processor's matrix library. Results are those of the Keras model with the same weights
+up to float32 rounding (about 1e-6).
 """
 
-from collections.abc import Callable
+import json
 from typing import Any
 
-from slm_helpers._backend import keras
-from slm_helpers.models.language_model import make_stateful_model, recurrent_layers, zero_states
+from slm_helpers.deploy.engine import LANGUAGE_MODEL
 
 import numpy as np
 
@@ -23,9 +22,37 @@ class Runtime:
     the vocabulary at each of its tokens.
     """
 
-    def __init__(self, embeddings: np.ndarray, parts: list[Any], logits: Callable[[np.ndarray, np.ndarray | None], np.ndarray]):
-        self.vocab_size = len(embeddings)
-        self._embeddings, self._parts, self._logits = embeddings, parts, logits
+    def __init__(self, arguments: dict[str, Any], weights: dict[str, np.ndarray]):
+        """Bring the weights of a network into order.
+
+        Args:
+            arguments: Of `slm_helpers.models.language_model.build_language_model`.
+            weights: Arrays by path, e.g. "gru_0/gru_cell/kernel".
+
+        Raises:
+            ValueError: If a weight is missing.
+        """
+        self.builder_config = json.dumps({"builder": LANGUAGE_MODEL, "arguments": arguments})
+        self.vocab_size = arguments["vocab_size"]
+        cell, tied = arguments.get("cell", "gru"), arguments.get("tie_embeddings", True)
+        layers: dict[str, dict[str, np.ndarray]] = {}
+        for path, values in weights.items():
+            layers.setdefault(path.split("/")[0], {})[path.rsplit("/", 1)[1]] = np.ascontiguousarray(values, dtype="float32")
+        try:
+            self._embeddings = layers["embedding"]["embeddings"]
+            self._parts: list[Any] = [_CELLS[cell](**layers[f"{cell}_{i}"]) for i in range(arguments.get("num_layers", 1))]
+            if tied and "projection" in layers:
+                self._parts.append(_Dense(**layers["projection"]))
+            self._output = None if tied else _Dense(**layers["logits"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"The weights of a language model do not fit its settings ({error}). Copy the folder again.") from error
+        size = self._embeddings.shape[1]
+        for part in [*self._parts, *([] if self._output is None else [self._output])]:
+            if len(part.kernel) != size:
+                raise ValueError(f"A layer reads {len(part.kernel)} numbers, but is given {size}. Copy the folder again.")
+            size = part.output_size
+        if len(self._embeddings) != self.vocab_size or size != (self._embeddings.shape[1] if tied else self.vocab_size):
+            raise ValueError(f"The weights do not score {self.vocab_size:,} tokens, as the settings say. Copy the folder again.")
 
     def zero_states(self, batch_size: int) -> States:
         """Return the states before the first token."""
@@ -57,72 +84,30 @@ class Runtime:
 
     def logits(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the scores of all tokens, shape (batch, vocab_size), in `out` if given."""
-        return self._logits(features, out)
+        return np.matmul(features, self._embeddings.T, out=out) if self._output is None else self._output.products(features, out)
 
 
-def open_runtime(model: keras.Model) -> Runtime:
-    """Return the NumPy form of a model from `build_language_model`, with its present weights.
+def open_runtime(model: Any) -> Runtime:
+    """Return the NumPy form of a Keras model from `build_language_model`, with its present weights.
 
     Raises:
-        TypeError: If the model holds a layer, or a layer with settings, that NumPy code is not written for.
+        TypeError: If the model is another one, or its weights are no longer plain float numbers.
     """
-    embedding, *rest = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer | keras.layers.Dropout)]
-    reversible = isinstance(embedding, keras.layers.ReversibleEmbedding)
-    if not isinstance(embedding, keras.layers.Embedding) or embedding.quantization_mode is not None:
-        raise TypeError(f"{embedding.name} ({type(embedding).__name__}) has no NumPy form.")
-    parts = [_part(layer) for layer in rest]
-    matrix = _array(embedding.embeddings)
-    if not reversible:
-        output = parts.pop()
-        if not isinstance(output, _Dense):
-            raise TypeError(f"{model.name} does not end in a dense layer of scores, so it has no NumPy form.")
-        return Runtime(matrix, parts, output.products)
-    if not embedding.tie_weights or embedding.logit_soft_cap is not None:
-        raise TypeError(f"{embedding.name} has settings without a NumPy form.")
-    return Runtime(matrix, parts, lambda features, out: np.matmul(features, matrix.T, out=out))
+    recipe = json.loads(getattr(model, "builder_config", "{}"))
+    if recipe.get("builder") != LANGUAGE_MODEL:
+        raise TypeError(f"{model.name} was not made by {LANGUAGE_MODEL}, so it has no NumPy form.")
+    if any(getattr(layer, "quantization_mode", None) for layer in model.layers):
+        raise TypeError(f"{model.name} was quantised, so it has no NumPy form.")
+    from slm_helpers._backend import keras
 
-
-class CompiledRuntime:
-    """The methods of `Runtime` through the compiled Keras model, for layers that have no NumPy form; its features are the logits."""
-
-    def __init__(self, model: keras.Model):
-        if not recurrent_layers(model):
-            raise TypeError(
-                f"{model.name} has no recurrent layer that could carry a state from token to token. Use a model from build_language_model."
-            )
-        self.vocab_size = model.output_shape[-1]
-        self.model, self.stateful = model, make_stateful_model(model)
-
-    def zero_states(self, batch_size: int) -> States:
-        """Return the states before the first token."""
-        return zero_states(self.model, batch_size)
-
-    def read(self, token_ids: np.ndarray, states: States) -> tuple[np.ndarray, States]:
-        """Read tokens, shape (batch, time); returns the logits after each and the states."""
-        logits, *states = (np.asarray(value, dtype="float32") for value in self.stateful.predict_on_batch([token_ids, *states]))
-        return logits, states
-
-    def advance(self, token_ids: np.ndarray, states: States) -> States:
-        """Read tokens for the states behind them alone."""
-        return self.read(token_ids, states)[1]
-
-    def step(self, token_ids: np.ndarray, states: States) -> tuple[np.ndarray, States]:
-        """Read one token a row, shape (batch,)."""
-        logits, states = self.read(token_ids[:, None], states)
-        return logits[:, 0], states
-
-    def logits(self, features: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the features, which are the logits."""
-        return features.copy()  # the caller may write into it
+    return Runtime(recipe["arguments"], {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights})
 
 
 class _Dense:
     state_sizes: tuple[int, ...] = ()
 
-    def __init__(self, layer: keras.layers.Dense):
-        _check(layer, layer.activation is keras.activations.linear and layer.quantization_mode is None)
-        self.kernel = _array(layer.kernel)
-        self.bias = _array(layer.bias) if layer.use_bias else None
+    def __init__(self, kernel: np.ndarray, bias: np.ndarray | None = None):
+        self.kernel, self.bias, self.output_size = kernel, bias, kernel.shape[1]
 
     def products(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         out = np.matmul(x, self.kernel, out=out)
@@ -142,12 +127,10 @@ class _Recurrent:
 
     num_states = 1
 
-    def __init__(self, layer: keras.layers.RNN):
-        cell = layer.cell
-        _check(layer, cell.use_bias and cell.activation is keras.activations.tanh and not (layer.go_backwards or layer.stateful))
-        self.units = cell.units
-        self.state_sizes = (cell.units,) * self.num_states
-        self.kernel, self.recurrent_kernel, self.bias = (_array(w) for w in (cell.kernel, cell.recurrent_kernel, cell.bias))
+    def __init__(self, kernel: np.ndarray, recurrent_kernel: np.ndarray, bias: np.ndarray):
+        self.kernel, self.recurrent_kernel, self.bias = kernel, recurrent_kernel, bias
+        self.units = self.output_size = len(recurrent_kernel)
+        self.state_sizes = (self.units,) * self.num_states
 
     def read(self, x: np.ndarray, states: States) -> tuple[np.ndarray, States]:
         # As one flat product: NumPy would make a small one for each step of a three-dimensional array.
@@ -177,9 +160,8 @@ class _SimpleRNN(_Recurrent):
 class _GRU(_Recurrent):
     """Keras' order: update gate z, reset gate r, candidate; r acts after the product, and z keeps the old state."""
 
-    def __init__(self, layer: keras.layers.GRU):
-        super().__init__(layer)
-        _check(layer, layer.cell.reset_after and layer.cell.recurrent_activation is keras.activations.sigmoid)
+    def __init__(self, kernel: np.ndarray, recurrent_kernel: np.ndarray, bias: np.ndarray):
+        super().__init__(kernel, recurrent_kernel, bias)
         gates = 2 * self.units
         # The recurrent bias of the gates may join that of the inputs; the candidate's stands behind the reset gate.
         self.candidate_bias = self.bias[1, gates:].copy()
@@ -206,10 +188,6 @@ class _LSTM(_Recurrent):
 
     num_states = 2
 
-    def __init__(self, layer: keras.layers.LSTM):
-        super().__init__(layer)
-        _check(layer, layer.cell.recurrent_activation is keras.activations.sigmoid)
-
     def advance(self, inputs: np.ndarray, states: States) -> States:
         units = self.units
         hidden = states[0] @ self.recurrent_kernel
@@ -224,23 +202,7 @@ class _LSTM(_Recurrent):
         return [np.tanh(memory) * shown, memory]
 
 
-_PARTS = {keras.layers.Dense: _Dense, keras.layers.SimpleRNN: _SimpleRNN, keras.layers.GRU: _GRU, keras.layers.LSTM: _LSTM}
-
-
-def _part(layer: keras.layers.Layer) -> Any:
-    for kind, part in _PARTS.items():
-        if isinstance(layer, kind):
-            return part(layer)
-    raise TypeError(f"{layer.name} ({type(layer).__name__}) has no NumPy form.")
-
-
-def _check(layer: keras.layers.Layer, plain: bool) -> None:
-    if not plain:
-        raise TypeError(f"{layer.name} ({type(layer).__name__}) has settings without a NumPy form.")
-
-
-def _array(weight: Any) -> np.ndarray:
-    return np.ascontiguousarray(keras.ops.convert_to_numpy(weight), dtype="float32")
+_CELLS = {"rnn": _SimpleRNN, "gru": _GRU, "lstm": _LSTM}
 
 
 def _sigmoid(x: np.ndarray) -> None:

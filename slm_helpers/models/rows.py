@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,14 +25,31 @@ def run_rows(
     columns = {name: [np.asarray(row) for row in rows] for name, rows in inputs.items()}
     order = np.argsort([len(row) for row in columns[by or next(iter(columns))]], kind="stable")
     outputs: list[np.ndarray] = [np.empty(0)] * len(order)
-    for start in range(0, len(order), batch_size):
-        picked = order[start : start + batch_size]
+
+    def run(picked: np.ndarray) -> np.ndarray:
         padded = [pad_rows([rows[i] for i in picked], min(batch_size, len(order)), exact=True) for rows in columns.values()]
         with quiet_retracing():
-            found = np.asarray(model.predict_on_batch(padded if len(padded) > 1 else padded[0]))
+            return np.asarray(model.predict_on_batch(padded if len(padded) > 1 else padded[0]))
+
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for picked, found in zip(batches, map_batches(model, run, batches), strict=True):
         for row, i in zip(found, picked, strict=False):
             outputs[i] = row if along is None else row[: len(columns[along][i])]
     return outputs
+
+
+def map_batches(model: Any, run: Callable[[Any], Any], batches: Iterable[Any]) -> Iterator[Any]:
+    """Run a function over batches, as many side by side as the model's `num_workers` says (one for Keras); gives what it returns.
+
+    A network that runs without Keras takes one thread a batch: two threads of one product wait for each other at every step of a
+    recurrent layer, which costs more than they gain as soon as another program is busy.
+    """
+    workers = getattr(model, "num_workers", 1)
+    if workers == 1:
+        yield from map(run, batches)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(run, batches)
 
 
 def pad_rows(rows: list[np.ndarray], num_rows: int, *, exact: bool = False) -> np.ndarray:

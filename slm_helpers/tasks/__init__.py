@@ -35,8 +35,11 @@ def task_class(task: str) -> type[Task]:
     return getattr(importlib.import_module(f"slm_helpers.tasks.{module}"), name)
 
 
-def load(folder: str | Path) -> Task:
-    """Open a model folder, or the pretrained model of that name, as the estimator of its task; no code from the folder is run."""
+def load(folder: str | Path, *, engine: str | None = None) -> Task:
+    """Open a model folder, or the pretrained model of that name, as the estimator of its task; no code from the folder is run.
+
+    `engine` is that of `Task.load`: "onnx" predicts without Keras, "keras" can also be trained further.
+    """
     from slm_helpers.models.folders import model_folder, read_config
 
-    return task_class(read_config(model_folder(folder))["task"]).load(folder)
+    return task_class(read_config(model_folder(folder))["task"]).load(folder, engine=engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import time
@@ -11,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from slm_helpers._checks import check_choice
 from slm_helpers._processor import describe_machine
+from slm_helpers.generation.opening import open_model
 from slm_helpers.models.folders import model_folder, read_config, read_licence
 from slm_helpers.text.hashing import fit_ensemble_weights, fit_ngram_table, ngram_scores
 from slm_helpers.text.tokenizers import Tokenizer, train_bpe_tokenizer
@@ -181,7 +184,7 @@ class Task:
             keep_valid: Learn nothing from the rows of valid in the end. Else the linear model learns from them too once the weights are
                 fitted, and a score on valid says nothing any more.
         """
-        self._fitted()
+        self.saved_ = _with_keras(self._fitted())
         combined = copy(self).set_params(ngrams=True)
         combined.saved_ = self._with_linear_model(self._with_columns(frame), keep_valid=keep_valid)
         return combined
@@ -210,7 +213,7 @@ class Task:
         """
         from slm_helpers.models.saved import save_model
 
-        saved, folder = self._fitted(), Path(folder)
+        saved, folder = _with_keras(self._fitted()), Path(folder)
         scores = getattr(self, "evaluation_", None)
         return save_model(
             folder,
@@ -226,11 +229,22 @@ class Task:
         )
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Return the estimator that a model folder holds (or the pretrained model of that name); no code from the folder is run."""
-        from slm_helpers.models.saved import load_model
+    def load(cls, folder: str | Path, *, engine: str | None = None) -> Self:
+        """Return the estimator that a model folder holds (or the pretrained model of that name); no code from the folder is run.
 
-        return cls.from_saved(load_model(model_folder(folder), task=cls.task))
+        Args:
+            folder: Written by `save`.
+            engine: "keras" opens the Keras model, which training and a look inside need; "onnx" predicts the same without Keras and is
+                ready in a fraction of a second. Keras unless it is not installed.
+        """
+        if engine is None:
+            engine = "keras" if importlib.util.find_spec("keras") else "onnx"
+        check_choice(("keras", "onnx"), engine=engine)
+        if engine == "keras":
+            from slm_helpers.models.saved import load_model
+
+            return cls.from_saved(load_model(model_folder(folder), task=cls.task))
+        return cls.from_saved(open_model(model_folder(folder), task=cls.task, exact=True))
 
     @classmethod
     def from_saved(cls, saved: SavedModel) -> Self:
@@ -325,13 +339,11 @@ class Task:
 
     def _open_base(self) -> SavedModel | None:
         base = self.get_params(deep=False).get("base")
-        if isinstance(base, Task):
-            return base._fitted()
         if isinstance(base, str | Path):
             from slm_helpers.models.saved import load_model
 
             return load_model(model_folder(base))
-        return base
+        return _with_keras(base._fitted() if isinstance(base, Task) else base)
 
     def _rows(self, X: Any) -> list[dict[str, Any]]:
         """Return the rows of X as dicts with `predict_columns`."""
@@ -394,6 +406,15 @@ def metrics_of(scores: Evaluation) -> dict[str, dict[str, float]]:
         row["metric"]: {name: round(float(row[name]), 6) for name in ("value", "ci_low", "ci_high") if not np.isnan(row[name])}
         for row in scores.metrics.to_dict("records")
     }
+
+
+def _with_keras(saved: SavedModel | None) -> SavedModel | None:
+    """Return a model whose network is one of Keras: opened anew from its folder if it runs without."""
+    if saved is None or hasattr(saved.model, "get_weights"):
+        return saved
+    from slm_helpers.models.saved import load_model
+
+    return load_model(saved.folder)
 
 
 def _check_converged(saved: SavedModel, history: pd.DataFrame) -> None:

@@ -246,18 +246,12 @@ def open_estimator(folder: str | Path, *, engine: str = "onnx") -> Task:
 
     Args:
         folder: A model folder.
-        engine: "onnx" runs networks that read rows without loading Keras, with the same numbers to 1e-5; what has no such graph, and
-            language models, whose 8-bit form is another one, are opened as with "keras".
+        engine: That of `slm_helpers.generation.opening.open_model`; language models keep their exact weights.
     """
-    config = _task_config(Path(folder))
-    kind = task_class(config["task"])
-    if engine == "onnx":
-        from slm_helpers.deploy.engine import ROW_NETWORKS, open_saved
-        from slm_helpers.models.stored import current_builder
+    from slm_helpers.generation.opening import open_model
 
-        if current_builder(config["builder"]) in ROW_NETWORKS:
-            return kind.from_saved(open_saved(folder, task=kind.task))
-    return kind.load(folder)
+    kind = task_class(_task_config(Path(folder))["task"])
+    return kind.from_saved(open_model(folder, task=kind.task, engine=engine, exact=True))
 
 
 def load_parts(

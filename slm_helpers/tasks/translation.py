@@ -208,7 +208,7 @@ class Translator(Task):
             encode_sources(saved, [text for _, text, _ in pieces], [language for *_, language in pieces]),
             start_id=tokenizer.end_id,
             end_id=tokenizer.end_id,
-            suppress_token_ids=(tokenizer.pad_id, tokenizer.unk_id, *range(tokenizer.vocab_size, saved.model.output_shape[-1])),
+            suppress_token_ids=(tokenizer.pad_id, tokenizer.unk_id, *range(tokenizer.vocab_size, saved.arguments["vocab_size"])),
             beam_size=saved.settings.get("beam_size", 4) if beam_size is None else beam_size,
             length_penalty=saved.settings.get("length_penalty", 1.0) if length_penalty is None else length_penalty,
         )

@@ -122,6 +122,12 @@ def test_the_card_has_rows_licence_of_the_base_and_scores(fitted, tmp_path):
     again = TextClassifier.load(tmp_path / "model")
     assert "free for research only" in again.saved_.settings["licence"] and again.saved_.metrics["accuracy"]["value"] == 1.0
     assert len(model.history_) == 0 and model.saved_.settings["head_only"]  # nothing would choose between it and a longer training
+    quick = TextClassifier.load(tmp_path / "model", engine="onnx")
+    assert not hasattr(quick.saved_.model, "get_weights") and quick.predict(TEXTS).tolist() == again.predict(TEXTS).tolist()
+    np.testing.assert_allclose(quick.predict_proba(TEXTS), again.predict_proba(TEXTS), atol=1e-5)
+    quick.save(tmp_path / "copy")  # what needs Keras opens the folder with it
+    with pytest.raises(ValueError, match="engine is 'numpy'"):
+        TextClassifier.load(tmp_path / "model", engine="numpy")
 
 
 def test_long_texts_are_told_before_the_training():

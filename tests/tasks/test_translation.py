@@ -6,7 +6,7 @@ import json
 from slm_helpers._paths import PRETRAINED_DIR
 from slm_helpers.cli import main
 from slm_helpers.data.loading import load_dataset, skipped_rows
-from slm_helpers.generation.beam import beam_search, greedy_search
+from slm_helpers.generation.beam import beam_search, expand_logits, greedy_search
 from slm_helpers.generation.sequences import decode_sequences
 from slm_helpers.models.encoder_decoder import build_encoder_decoder, make_attention, make_decoder_step, make_encoder
 from slm_helpers.models.language_model import build_language_model
@@ -145,20 +145,16 @@ def test_greedy_search_is_a_beam_of_one_that_stops_at_the_first_end():
 
 
 def test_rows_that_end_early_wait_for_the_others_and_stay_as_they_are():
-    token_ids, left = keras.Input(shape=(), dtype="int32"), keras.Input(shape=(1,))
-    # Writes token 3 until the count is down, then the end.
-    logits = keras.layers.Lambda(
-        lambda x: keras.ops.where(x[1] <= 0, np.eye(5, dtype="float32")[None, END] * 9, np.eye(5, dtype="float32")[None, 3] * 9),
-        output_shape=(5,),
-    )([token_ids, left])
-    step = keras.Model([token_ids, left], [logits, left - 1])
-    counts = np.array([[3.0], [0.0], [50.0]], "float32")
-    found = greedy_search(step, np.full(3, END, "int32"), [counts], end_id=END, max_tokens=8, suppress_token_ids=(0,))
+    def step(token_ids, states):  # writes token 3 until the count is down, then the end
+        return np.eye(5)[np.where(states[0][:, 0] <= 0, END, 3)] * 9, [states[0] - 1]
+
+    expand, first_ids, counts = expand_logits(step, (0,)), np.full(3, END, "int32"), np.array([[3.0], [0.0], [50.0]], "float32")
+    found = greedy_search(expand, first_ids, [counts], end_id=END, max_tokens=8)
     assert [len(each.token_ids) for each in found] == [3, 0, 8]
     assert [each.ended for each in found] == [True, True, False]
     per_token = 9 - np.log(np.exp(9) + 4)
     assert [each.log_prob for each in found] == pytest.approx([4 * per_token, per_token, 8 * per_token], abs=1e-4)
-    best = [rows[0] for rows in beam_search(step, np.full(3, END, "int32"), [counts], end_id=END, max_tokens=8, suppress_token_ids=(0,))]
+    best = [rows[0] for rows in beam_search(expand, first_ids, [counts], end_id=END, max_tokens=8)]
     assert [each.token_ids for each in best[:2]] == [each.token_ids for each in found[:2]]
 
 
