@@ -70,9 +70,13 @@ lint: setup
 	$(PY) -m ruff format --check .
 
 # Needs uv (pip install uv). Names, versions and hashes only.
+LOCK = uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+  --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet
+
+# The second is what it takes to use a trained model, in the versions of the first.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet --output-file requirements.lock
+	$(LOCK) --extra train --extra dev --output-file requirements.lock
+	$(LOCK) --constraint requirements.lock --output-file requirements-runtime.lock
 
 clean:
 	rm -rf reports build .pytest_cache .ruff_cache

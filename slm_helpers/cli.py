@@ -201,6 +201,11 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument("--out", required=True, metavar="FILE", help="with the ending .onnx or .html")
     export.set_defaults(run=_export)
 
+    serve = commands.add_parser("serve", help="answer requests to a model over HTTP, on this machine alone")
+    serve.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
+    serve.add_argument("--port", type=int, default=8000, help="of the loopback address (default 8000; 0: a free one)")
+    serve.set_defaults(run=_serve)
+
     download = commands.add_parser("download", help="fetch a public data set into the cache")
     download.add_argument("name", metavar="NAME")
     download.set_defaults(run=_download)
@@ -448,6 +453,16 @@ def _export(options: argparse.Namespace) -> int:
         from slm_helpers.deploy.export import export_onnx as export
     for path in export(model_folder(options.model), options.out):
         _show(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from slm_helpers.apps.server import ModelServer
+
+    with ModelServer(options.model, port=options.port) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        _say("{task} with {model} at ".format(**server.about) + f"{address}/{'predict' if server.generator is None else 'generate'}")
+        server.serve_forever()
     return 0
 
 

@@ -13,11 +13,9 @@ REPO = DATA_DIR.parent
 NOTEBOOKS = sorted((REPO / "notebooks").glob("**/[0-9][0-9]_*.ipynb"))
 
 
-def pins() -> dict[str, set[str]]:
+def pins(lock: str = "requirements.lock") -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for name, version in re.findall(
-        r"^([A-Za-z0-9_.-]+)==([^\s;]+)", (REPO / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE
-    ):
+    for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", (REPO / lock).read_text(encoding="utf-8"), re.MULTILINE):
         found.setdefault(name, set()).add(version)
     return found
 
@@ -27,13 +25,22 @@ def test_conda_environment_has_the_versions_of_the_lock_and_every_dependency():
     locked = pins()
     assert {name: version for name, version in listed.items() if version not in locked.get(name, set())} == {}
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["train"], *project["optional-dependencies"]["dev"]]
     names = {re.match(r"[A-Za-z0-9_.-]+", need).group() for need in needed} - {"tensorflow"}  # macOS only
     assert names == set(listed)
 
 
-def test_lock_holds_names_versions_and_hashes_only():
-    for line in (REPO / "requirements.lock").read_text(encoding="utf-8").splitlines():
+def test_what_is_needed_to_use_a_model_is_pinned_alike():
+    few, all_pins = pins("requirements-runtime.lock"), pins()
+    assert {name for name, versions in few.items() if not versions <= all_pins[name]} == set()
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {re.match(r"[A-Za-z0-9_.-]+", need).group() for need in project["dependencies"]} <= set(few)
+    assert not {"keras", "tensorflow-cpu", "scipy", "scikit-learn", "jupyterlab"} & set(few)
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-runtime.lock"])
+def test_lock_holds_names_versions_and_hashes_only(lock):
+    for line in (REPO / lock).read_text(encoding="utf-8").splitlines():
         assert re.match(r"[A-Za-z0-9_.-]+==\S+( ; .*)? \\$|    --hash=sha256:[0-9a-f]{64}( \\)?$|#|$", line), line
     assert all(version.split(".")[0] == "9" and version < "9.1" for version in pins()["pytest"])
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 from slm_helpers._checks import check_positive
+from slm_helpers._numerics import log_softmax
 
 import numpy as np
 
@@ -34,9 +35,7 @@ def expand_logits(step: Callable[[np.ndarray, Arrays], tuple[np.ndarray, Arrays]
 
     def expand(token_ids: np.ndarray, states: Arrays, fixed: Arrays, num_best: int) -> tuple[np.ndarray, np.ndarray, Arrays]:
         logits, states = step(token_ids, [*states, *fixed])
-        log_probs = np.asarray(logits, dtype="float32")
-        log_probs = log_probs - log_probs.max(axis=1, keepdims=True)
-        log_probs -= np.log(np.exp(log_probs).sum(axis=1, keepdims=True))
+        log_probs = log_softmax(np.asarray(logits, dtype="float32"))
         log_probs[:, suppressed] = -np.inf
         if num_best < log_probs.shape[1]:
             best = np.sort(np.argpartition(-log_probs, num_best, axis=1)[:, :num_best], axis=1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from slm_helpers._numerics import softmax
 from slm_helpers.metrics.classification import fit_confidence, logit
 from slm_helpers.metrics.question_answering import answer_table, exact_matches, token_f1_scores
 from slm_helpers.tasks.base import Evaluation, Task, starting_tokenizer
@@ -151,10 +152,8 @@ def _calibrate(saved: SavedModel, valid: pd.DataFrame | None) -> SavedModel:
 
 def _answers(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> tuple[list[str], np.ndarray]:
     """Return the most probable answer to each question and its probability, not yet calibrated."""
-    from scipy.special import softmax
-
     _check_no_context(rows)
     if not len(rows):
         return [], np.zeros(0)
-    probs = softmax(text_scores(saved, [row["question"] for row in rows]).astype("float64"), axis=1)
+    probs = softmax(text_scores(saved, [row["question"] for row in rows]).astype("float64"))
     return [saved.labels[best] for best in probs.argmax(axis=1)], probs.max(axis=1)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm_helpers._numerics import softmax
 from slm_helpers.data.schema import check_tags
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.intent_slot import frame_table
@@ -208,9 +209,7 @@ class IntentSlotParser(Task):
         return both
 
     def _intent_probs(self, logits: np.ndarray) -> np.ndarray:
-        from scipy.special import softmax
-
-        return softmax(logits.astype("float64") / self.saved_.settings.get("intent_temperature", 1.0), axis=-1)
+        return softmax(logits.astype("float64") / self.saved_.settings.get("intent_temperature", 1.0))
 
     def _learned(self) -> None:
         self.classes_ = np.array(self.saved_.settings["intents"], dtype=object)

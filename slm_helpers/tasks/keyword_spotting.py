@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from slm_helpers._numerics import softmax
 from slm_helpers.data.audio import NUM_BANDS, log_mel, mask_frames, read_sounds, vary
 from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import fit_temperature, score_table
@@ -91,13 +92,11 @@ class KeywordSpotter(Task):
         """Return the calibrated probability of each of `classes_` for each recording: shape (num_recordings, num_classes)."""
         from slm_helpers.models.rows import run_rows
 
-        from scipy.special import softmax
-
         saved, sounds = self._fitted(), [row["sound"] for row in self._rows(X)]
         if not sounds:
             return np.zeros((0, len(saved.labels)))
         logits = np.stack(run_rows(saved.model, _inputs([stack_frames(sound_frames(sound)) for sound in read_sounds(sounds)])))
-        return softmax(logits.astype("float64") / saved.settings.get("temperature", 1.0), axis=-1)
+        return softmax(logits.astype("float64") / saved.settings.get("temperature", 1.0))
 
     def predict_rows(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return prediction and confidence (calibrated probability) for rows with a sound."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from slm_helpers._numerics import softmax
 from slm_helpers.data.attempts import NUM_FEATURES, Learner, order_attempts, skill_codes
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.knowledge_tracing import trace_table
@@ -127,8 +128,6 @@ class KnowledgeTracer(Task):
         from slm_helpers._backend import cached_on
         from slm_helpers.models.rows import quiet_retracing, run_rows
 
-        from scipy.special import softmax
-
         saved = self._fitted()
         num_skills = len(saved.labels)
         if not len(histories):
@@ -147,7 +146,7 @@ class KnowledgeTracer(Task):
         skills = np.tile(np.arange(1, num_skills + 1, dtype="int32"), (len(learners), 1))
         with quiet_retracing():
             logits = head.predict_on_batch([np.repeat(states[:, None], num_skills, axis=1), skills, features])
-        return softmax(np.asarray(logits, dtype="float64") / saved.settings.get("temperature", 1.0), axis=-1)[..., 1]
+        return softmax(np.asarray(logits, dtype="float64") / saved.settings.get("temperature", 1.0))[..., 1]
 
     def evaluate_frame(self, frame: pd.DataFrame) -> Evaluation:
         """Score rows with student, step, skill and correct.
@@ -202,14 +201,12 @@ class KnowledgeTracer(Task):
 
     def _probabilities(self, attempts: _Attempts, rows: Sequence[dict[str, Any]], numbers: Iterable[int]) -> np.ndarray:
         """Return the probability of a correct answer for the next rows, from those above them, which `attempts` remembers."""
-        from scipy.special import softmax
-
         saved = self._fitted()
         checked = [attempts.check(row, number) for row, number in zip(rows, numbers, strict=True)]
         pieces = _cut(attempts.learners, checked, len(saved.labels))
         probs = np.zeros(len(rows))
         for piece, logits in zip(pieces, _logits(saved, pieces), strict=True):
-            probs[piece.rows] = softmax(logits.astype("float64") / saved.settings.get("temperature", 1.0), axis=-1)[:, 1]
+            probs[piece.rows] = softmax(logits.astype("float64") / saved.settings.get("temperature", 1.0))[:, 1]
         for student in {student for student, *_ in checked}:
             attempts.learners[student].forget(MAX_ATTEMPTS + CONTEXT + 1)
         return probs

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slm_helpers.tasks.reading import Reading
+from slm_helpers.text.spans import SpanFeatures
 from slm_helpers.text.tokenizers import Tokenizer
 from slm_helpers.text.words import split_words
 
@@ -57,26 +58,22 @@ def longest_answer(rows: pd.DataFrame) -> int:
 
 def score_spans(saved: SavedModel, rows: Sequence[dict[str, Any]]) -> list[SpanScores]:
     """Return the spans of each row's context, up to the setting max_words and within a sentence, with their scores."""
-    from slm_helpers.baselines.extractive_qa import SpanBaseline
     from slm_helpers.models.rows import run_rows
 
     reading = Reading(saved.tokenizer)
     pieces = reading.pieces(rows)
     inputs = {name: [piece.inputs[name] for piece in pieces] for name in pieces[0].inputs}
     scores = run_rows(saved.model, inputs, by="passage", batch_size=64)
-    weights = saved.settings.get("span_weights")
-    model = SpanBaseline(idf=reading.rarity, max_words=saved.settings["max_words"])
-    if weights is not None:
-        model.span_weights_ = np.array(weights)
-        model.none_weights_ = None if saved.settings["none_weights"] is None else np.array(saved.settings["none_weights"])
+    weights, none_weights = (None if part is None else np.array(part) for part in map(saved.settings.get, ("span_weights", "none_weights")))
+    described = SpanFeatures(reading.rarity, saved.settings["max_words"])
     found, spans = [], []
     for row in rows:
         words = reading.text(row["context"])[0]
-        first, last = model.spans(words)
+        first, last = described.spans(words)
         if weights is None:
             features, none = np.zeros(len(first)), 0.0
         else:
-            features, none = model.scores(row["context"], row["question"])
+            features, none = described.scores(row["context"], row["question"], weights, none_weights)
         places = np.stack([words.places[first, 0], words.places[last, 1]], axis=1)
         found.append(SpanScores(places, np.full(len(first), -np.inf), features, none if saved.settings["no_answer"] else -np.inf))
         spans.append((first, last))

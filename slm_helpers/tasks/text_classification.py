@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm_helpers._numerics import softmax
 from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import class_table, confusion_table, fit_temperature, score_table
 from slm_helpers.tasks.base import Evaluation, Task, add_linear_head, starting_tokenizer
@@ -253,9 +254,7 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
 
 def text_probs(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:
     """Return the calibrated probability of each class for each text, shape (num_texts, num_classes)."""
-    from scipy.special import softmax
-
-    return softmax(text_scores(saved, texts) / saved.settings.get("temperature", 1.0), axis=-1)
+    return softmax(text_scores(saved, texts) / saved.settings.get("temperature", 1.0))
 
 
 def text_scores(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slm_helpers._numerics import softmax
 from slm_helpers.data.schema import check_tags
 from slm_helpers.metrics.classification import fit_temperature
 from slm_helpers.metrics.tagging import COUNTS, entity_table, legal_tags, precision_recall_f1, span_counts, spans_of, tag_table
@@ -96,10 +97,8 @@ class TokenTagger(Task):
 
         Each token is judged by itself: its most probable tag need not be legal after the one before.
         """
-        from scipy.special import softmax
-
         logits = tag_logits(self._fitted(), token_lists([row["tokens"] for row in self._rows(X)]))
-        return [softmax(rows.astype("float64") / self.saved_.settings.get("temperature", 1.0), axis=-1) for rows in logits]
+        return [softmax(rows.astype("float64") / self.saved_.settings.get("temperature", 1.0)) for rows in logits]
 
     def predict_rows(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return prediction (one tag a token, joined by spaces) and confidence, the calibrated probability of the least certain tag."""
@@ -233,13 +232,11 @@ def decode_tags(saved: SavedModel, logits: Sequence[np.ndarray]) -> list[tuple[n
         saved: Its settings hold what `calibrate_tags` chose; folders of earlier versions call the bias caution.
         logits: Of the tags of each word, shape (num_words, num_tags).
     """
-    from scipy.special import softmax
-
     bias = saved.settings.get("outside_bias", saved.settings.get("caution", 0.0))
     temperature = saved.settings.get("temperature", 1.0)
     decoded = []
     for rows, codes in zip(logits, _best_legal(logits, saved.labels, bias), strict=True):
-        probs = softmax(rows.astype("float64") / temperature, axis=-1)
+        probs = softmax(rows.astype("float64") / temperature)
         decoded.append((codes, probs[np.arange(len(codes)), codes]))
     return decoded
 

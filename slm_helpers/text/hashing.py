@@ -6,9 +6,11 @@ What a recurrent network misses with few rows (rare names, exact phrases, spelli
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from slm_helpers._checks import check_positive
 
+import mmh3
 import numpy as np
 
 MAX_NGRAMS = 4096  # of a text that are looked up; a longer text is represented by so many of them
@@ -16,7 +18,8 @@ NUM_WORD_FEATURES = 24  # of a word at most, see `word_features`
 _MAX_TABLE = 1 << 21  # numbers in a table of scores
 _LARGE_CORPUS = 10_000_000  # characters
 _MANY_CLASSES = 1000  # of more the solver ends after a few passes: each class has a machine, those that cannot be told apart take all
-_LETTERS = (3, 5)  # characters in a run, within a word and its edges
+_LETTERS = (3, 4, 5)  # characters in a run, within a word and its edges
+_WORD = re.compile(r"\w+")
 
 
 def num_buckets_for(num_classes: int, texts: Iterable[str] = ()) -> int:
@@ -34,27 +37,36 @@ def hash_ngrams(texts: Sequence[str], *, num_buckets: int) -> list[np.ndarray]:
     """Return the hashed n-grams of each text: distinct ids in 1..num_buckets, int32, in ascending order.
 
     The lower half of the buckets is for words and pairs of neighbouring words, the upper for runs of three to five letters. Case
-    is ignored. The hash is the same on every machine.
+    is ignored. The hash is MurmurHash3, the same on every machine; ids are those of scikit-learn's HashingVectorizer.
 
     Args:
         texts: Any texts.
         num_buckets: An even number.
     """
-    from sklearn.feature_extraction.text import HashingVectorizer
-
     check_positive(num_buckets=num_buckets)
-    half = num_buckets // 2
-    options = {"n_features": half, "binary": True, "alternate_sign": False, "norm": None, "dtype": np.float32}
-    words = HashingVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **options).transform(texts)
-    letters = HashingVectorizer(ngram_range=_LETTERS, analyzer="char_wb", **options).transform(texts)
-    found = []
-    for row in range(len(texts)):
-        low = words.indices[words.indptr[row] : words.indptr[row + 1]]
-        high = letters.indices[letters.indptr[row] : letters.indptr[row + 1]]
-        ids = np.concatenate([np.sort(low) + 1, np.sort(high) + 1 + half]).astype("int32")
+    half, found, known = num_buckets // 2, [], {}
+    for text in texts:
+        text = text.lower()
+        words = _WORD.findall(text)
+        low = _buckets({*words, *(f"{a} {b}" for a, b in pairwise(words))}, half)
+        high = set()
+        for word in set(text.split()):
+            if word not in known:
+                known[word] = _buckets(_letter_runs(f" {word} "), half)
+            high |= known[word]
+        ids = np.array(sorted(low) + [bucket + half for bucket in sorted(high)], dtype="int32") + 1
         # Ids are hashes: any regular choice among them is a fair sample of the text.
         found.append(ids if len(ids) <= MAX_NGRAMS else ids[np.linspace(0, len(ids) - 1, MAX_NGRAMS).round().astype("int64")])
     return found
+
+
+def _letter_runs(word: str) -> set[str]:
+    """Return the runs of letters of a word with its edges; one that is shorter than a run is a run itself."""
+    return {word[start : start + size] for size in _LETTERS for start in range(max(1, len(word) - size + 1))}
+
+
+def _buckets(features: Iterable[str], num_buckets: int) -> set[int]:
+    return {abs(mmh3.hash(feature)) % num_buckets for feature in features}
 
 
 def word_features(words: Sequence[str]) -> list[list[str]]:
@@ -79,15 +91,15 @@ def hash_words(sentences: Sequence[Sequence[str]], *, num_buckets: int) -> list[
         sentences: Lists of words, one word at least in each.
         num_buckets: As for `hash_ngrams`. The hash is the same on every machine.
     """
-    from sklearn.feature_extraction import FeatureHasher
-
     check_positive(num_buckets=num_buckets)
-    hasher = FeatureHasher(n_features=num_buckets, input_type="string", alternate_sign=False, dtype=np.float32)
-    hashed = hasher.transform(features for words in sentences for features in word_features(words))
-    lengths = np.diff(hashed.indptr)
-    found = np.zeros((len(lengths), NUM_WORD_FEATURES), dtype="int32")
-    found[np.arange(NUM_WORD_FEATURES) < lengths[:, None]] = hashed.indices + 1
-    return np.split(found, np.cumsum([len(words) for words in sentences])[:-1])
+    found = []
+    for words in sentences:
+        rows = np.zeros((len(words), NUM_WORD_FEATURES), dtype="int32")
+        for row, features in zip(rows, word_features(words), strict=True):
+            buckets = sorted(_buckets(features, num_buckets))
+            row[: len(buckets)] = np.array(buckets) + 1
+        found.append(rows)
+    return found
 
 
 def fit_ngram_table(

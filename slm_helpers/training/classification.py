@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from slm_helpers._backend import cached_on, keras
+from slm_helpers._numerics import softmax
 from slm_helpers.models.rows import run_rows
 from slm_helpers.training.batches import Examples
 from slm_helpers.training.config import TrainConfig
-from slm_helpers.training.finetune import fit_examples, layer_names, softmax
+from slm_helpers.training.finetune import fit_examples, layer_names
 
 import numpy as np
 import pandas as pd

@@ -119,12 +119,6 @@ def layer_names(model: keras.Model) -> list[str]:
     return [layer.name for layer in model.layers if layer.weights]
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Return the probabilities of scores along the last axis."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 class RowStep(CompiledStep):
     """[*inputs, targets, weights] -> mean loss; kept with the model, so that training it again compiles nothing."""
 
