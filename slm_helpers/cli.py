@@ -181,6 +181,17 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_file_options(predict)
     predict.set_defaults(run=_predict)
 
+    report = commands.add_parser("report", help="from labelled texts to a trained model and a report on it")
+    report.add_argument("--data", required=True, metavar="FILE", help="a file with texts and labels, or the name of a set")
+    report.add_argument("--test", metavar="FILE", help="texts and labels to score at the end (default: a tenth of the rows)")
+    report.add_argument("--out", required=True, type=Path, metavar="DIR")
+    report.add_argument("--base", default="slm-base-en", metavar="M", help="model the network starts from, or none")
+    report.add_argument("--max-minutes", type=float, default=10.0, help="for everything (default 10)")
+    report.add_argument("--seed", type=int, default=42)
+    report.add_argument("--show-rows", action="store_true", help="show texts of the data on the page")
+    _add_file_options(report)
+    report.set_defaults(run=_report)
+
     translate = commands.add_parser("translate", help="translate a sentence, or lines from standard input")
     translate.add_argument("text", nargs="?", metavar="TEXT", help="lines of standard input unless given")
     translate.add_argument("--to", default="", metavar="LANGUAGE", help="e.g. es; may be left out if the model knows only one")
@@ -419,6 +430,29 @@ def _print_result(result: dict[str, Any], options: argparse.Namespace) -> None:
     for name, values in result["metrics"].items():
         interval = f"  [{values['ci_low']:.4f}, {values['ci_high']:.4f}]" if "ci_low" in values else ""
         print(f"  {name:<18} {values['value']:.4f}{interval}")
+
+
+def _report(options: argparse.Namespace) -> int:
+    from slm_helpers.data.files import check_writable
+    from slm_helpers.models.folders import check_replaceable
+    from slm_helpers.tasks.io import load_parts
+
+    if options.max_minutes < 0.5:
+        raise ValueError(f"max_minutes is {options.max_minutes:g}, but half a minute is the least that training and scoring take.")
+    check_writable(options.out)
+    check_replaceable(options.out / "model")
+    frame = load_parts("classify", train=[options.data], test=options.test, files=_file_options(options), seed=options.seed)
+    from slm_helpers.apps.text_report import report_on_texts
+    from slm_helpers.reports.text_report_page import write_report
+
+    base = None if options.base == "none" else options.base
+    report = report_on_texts(frame, base=base, max_minutes=options.max_minutes, seed=options.seed, say=_say)
+    found = write_report(report, options.out, file=Path(options.data).name, show_rows=options.show_rows)
+    if options.json:
+        _print_json(found)
+    else:
+        _show(f"{found['verdict']}\nThe report: {options.out / 'report.html'}; the model: {options.out / 'model'}")
+    return 0
 
 
 def _translate(options: argparse.Namespace) -> int:

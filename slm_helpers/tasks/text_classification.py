@@ -13,7 +13,7 @@ from slm_helpers._numerics import softmax
 from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import class_table, confusion_table, fit_temperature, score_table
 from slm_helpers.tasks.base import Evaluation, Task, add_linear_head, starting_tokenizer
-from slm_helpers.text.hashing import hash_ngrams, num_buckets_for
+from slm_helpers.text.hashing import fit_ngram_table, hash_ngrams, ngram_scores, num_buckets_for
 from slm_helpers.training.config import TrainConfig
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 256  # of a text that are read, unless the model's settings say otherwise
 SCRATCH = {"embedding_dim": 128, "units": 192}  # size of a network without a base: few rows do not fill a larger one
 _ENSEMBLE_WEIGHTS = (0.7, 2.0)  # of network and linear model where there is no valid part to fit them
+_LINEAR_L2 = (10.0, 3.0, 1.0, 0.3)  # regularisation of the linear model alone, of which valid chooses
 _LEAST_SECONDS = 5.0  # that compiling a training step takes: with less left, the linear probe has to do
 FEW_ROWS = 2000  # of train; with no more than these a linear probe of the base is tried too
 
@@ -250,6 +251,40 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
         seed=seed,
     )
     return both
+
+
+def linear_classifier(train: pd.DataFrame, valid: pd.DataFrame, *, seed: int = 42) -> TextClassifier:
+    """Return the linear model on n-grams alone, as a fitted classifier that can be saved: its network is as small as one can be, and mute.
+
+    Args:
+        train: Rows with text and label (strings) to learn from.
+        valid: Rows that choose the regularisation and calibrate the confidence; nothing else is learned from them.
+        seed: Of the solver.
+    """
+    from slm_helpers.models.classifiers import build_text_classifier
+    from slm_helpers.models.saved import SavedModel
+    from slm_helpers.text.tokenizers import train_bpe_tokenizer
+
+    labels = sorted(set(train["label"]))
+    num_buckets = num_buckets_for(len(labels), train["text"])
+    hashed = {name: hash_ngrams(rows["text"].tolist(), num_buckets=num_buckets) for name, rows in (("train", train), ("valid", valid))}
+    codes = {name: rows["label"].map(labels.index).to_numpy() for name, rows in (("train", train), ("valid", valid))}
+    best: tuple[Any, ...] = ()
+    for l2 in _LINEAR_L2:
+        table, bias = fit_ngram_table(hashed["train"], codes["train"], num_classes=len(labels), num_buckets=num_buckets, l2=l2, seed=seed)
+        logits = ngram_scores(table, hashed["valid"]) + bias
+        accuracy = (logits.argmax(axis=1) == codes["valid"]).mean()
+        if not best or accuracy > best[0]:
+            best = (accuracy, table, bias, logits)
+    _, table, bias, logits = best
+    tokenizer = train_bpe_tokenizer(train["text"].head(200), vocab_size=300)
+    sizes = {"num_classes": len(labels), "embedding_dim": 1, "units": 1, "num_buckets": num_buckets}
+    model = build_text_classifier(tokenizer.vocab_size, **sizes)
+    kernel, _ = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([0 * kernel, bias])
+    model.get_layer("ngram_scores").set_weights([table])
+    settings = {"max_tokens": 1, "temperature": fit_temperature(logits, codes["valid"]), "start": "random weights"}
+    return TextClassifier.from_saved(SavedModel(model=model, tokenizer=tokenizer, task="classify", labels=labels, settings=settings))
 
 
 def text_probs(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:

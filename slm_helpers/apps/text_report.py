@@ -1,0 +1,322 @@
+"""From labelled texts to a verdict: which model to use, how good it is on unseen texts, and which rows to look at.
+
+Every rival learns from the rows of train alone; valid chooses their settings and between them; test is read once, at the end.
+
+Reference:
+    Northcutt, Jiang and Chuang (2021), "Confident Learning: Estimating Uncertainty in Dataset Labels", arXiv:1911.00068.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slm_helpers._numerics import softmax
+from slm_helpers.baselines.classification import TfidfClassifier
+from slm_helpers.data.checks import describe_problems
+from slm_helpers.metrics.classification import calibration_error, class_table, confusion_table, fit_temperature, score_table
+from slm_helpers.metrics.intervals import mean_interval
+from slm_helpers.tasks.text_classification import TextClassifier, linear_classifier
+
+import numpy as np
+import pandas as pd
+
+MAJORITY, LINEAR, NGRAMS, NETWORK, BOTH = (
+    *("majority class", "TF-IDF, linear", "n-gram model"),
+    *("network", "network and n-grams"),
+)
+SHIPPED = (NGRAMS, NETWORK, BOTH)  # what a model folder can hold, the simplest first
+TARGET_ACCURACY = 0.95  # of the texts that are answered, where the others go to a person
+_CURVE = (0.125, 0.25, 0.5, 1.0)  # shares of train on the learning curve
+_CURVE_DRAWS = 3
+_FOLDS = 5
+_MANY_ROWS = 20_000  # from which on label errors are looked for by words alone
+_NETWORK_SHARE = 0.6  # of the time
+
+
+@dataclass
+class Rival:
+    """A model and what it says of valid and test."""
+
+    name: str
+    probs: dict[str, np.ndarray]  # of valid and test, shape (num_rows, num_classes)
+    seconds: float
+    estimator: TextClassifier | None = None  # what can be saved
+
+    def predictions(self, split: str, labels: Sequence[str]) -> np.ndarray:
+        """Return the most probable label of each row."""
+        return np.array(labels, dtype=object)[self.probs[split].argmax(axis=1)]
+
+
+@dataclass
+class TextReport:
+    """What came out; tables are DataFrames, and texts of the data stand in `rows_to_check` and `predictions` only."""
+
+    labels: list[str]
+    rows: dict[str, int]
+    warnings: list[str]
+    rivals: list[Rival]
+    chosen: Rival
+    verdict: str
+    models: pd.DataFrame  # model, metric, value, ci_low, ci_high on test; accuracy_valid and seconds
+    differences: pd.DataFrame  # accuracy of the chosen model minus that of each other one, with intervals
+    classes: pd.DataFrame
+    confusion: pd.DataFrame
+    abstention: pd.DataFrame  # share answered, accuracy of those, on test; and the confidence from which on
+    advice: dict[str, float]  # the threshold that valid chooses for TARGET_ACCURACY, and what it gives on test
+    calibration_error: float
+    curve: pd.DataFrame  # rows of train, accuracy of the linear model
+    twice: float  # points of accuracy that twice the rows would add, if the curve goes on
+    words: pd.DataFrame
+    by_length: pd.DataFrame
+    rows_to_check: pd.DataFrame
+    predictions: pd.DataFrame
+    ordinal_error: float  # mean distance where labels are numbers, else NaN
+
+
+def report_on_texts(
+    frame: pd.DataFrame,
+    *,
+    base: Any = "slm-base-en",
+    max_minutes: float = 10.0,
+    seed: int = 42,
+    say: Callable[[str], None] = lambda line: None,
+) -> TextReport:
+    """Train a classifier of texts and its rivals, choose on valid, score on test.
+
+    Args:
+        frame: From `load_dataset`: text, label and split, with rows of all three splits.
+        base: Where the network starts from; None for random weights.
+        max_minutes: For everything; a run that it cuts short is not repeatable.
+        seed: Of everything that is drawn.
+        say: Gets a line before each step.
+
+    Raises:
+        ValueError: If a split has no rows, or train has fewer than two classes.
+    """
+    started = time.perf_counter()
+    frame = frame.assign(label=frame["label"].astype(str)).reset_index(drop=True)
+    TextClassifier().check_frame(frame)
+    parts = {split: frame[frame["split"] == split] for split in ("train", "valid", "test")}
+    missing = [split for split, rows in parts.items() if not len(rows)]
+    if missing:
+        raise ValueError(f"There are no rows of {missing[0]}. Leave the column split out: then rows are dealt 80/10/10.")
+    labels = sorted(set(parts["train"]["label"]))
+    parts = {split: rows[rows["label"].isin(labels)] for split, rows in parts.items()}
+    warnings = describe_problems(frame, task="classify")
+    say("n-gram models and TF-IDF")
+    rivals = [_majority(parts, labels), _linear(parts, labels, seed), _ngrams(parts, labels, seed)]
+    say("the network")
+    left = 60 * max_minutes - (time.perf_counter() - started)
+    rivals += _networks(frame[frame["label"].isin(labels)], parts, base, seed, max(10.0, _NETWORK_SHARE * left))
+    truth = {split: rows["label"].to_numpy(dtype=object) for split, rows in parts.items()}
+    right = {rival.name: rival.predictions("test", labels) == truth["test"] for rival in rivals}
+    on_valid = {rival.name: float((rival.predictions("valid", labels) == truth["valid"]).mean()) for rival in rivals}
+    chosen = max((rival for rival in rivals if rival.name in SHIPPED), key=lambda rival: on_valid[rival.name])  # of equals the simplest
+    differences = _differences(right, chosen.name)
+    say("learning curve and label errors")
+    curve = _learning_curve(parts, rivals[1].estimator_C, seed)
+    predicted = chosen.predictions("test", labels)
+    confidence = {split: chosen.probs[split].max(axis=1) for split in ("valid", "test")}
+    correct = {split: chosen.predictions(split, labels) == truth[split] for split in ("valid", "test")}
+    abstention, advice = _abstention(confidence, correct)
+    return TextReport(
+        labels=labels,
+        rows={split: len(rows) for split, rows in parts.items()},
+        warnings=[*warnings, *_thin_classes(parts, labels)],
+        rivals=rivals,
+        chosen=chosen,
+        verdict=_verdict(chosen.name, right, differences),
+        models=pd.concat(
+            [
+                score_table(truth["test"], rival.predictions("test", labels), seed=seed).assign(
+                    model=rival.name, accuracy_valid=on_valid[rival.name], seconds=rival.seconds
+                )
+                for rival in rivals
+            ],
+            ignore_index=True,
+        ),
+        differences=differences,
+        classes=class_table(truth["test"], predicted, labels),
+        confusion=confusion_table(truth["test"], predicted, labels),
+        abstention=abstention,
+        advice=advice,
+        calibration_error=calibration_error(confidence["test"], correct["test"]),
+        curve=curve,
+        twice=_gain_of_twice(curve),
+        words=_words_that_count(parts, labels, rivals[1].estimator_C, seed),
+        by_length=_by_length(parts["test"], correct["test"]),
+        rows_to_check=_label_errors(frame, labels, seed),
+        predictions=parts["test"][["text", "label"]].assign(prediction=predicted, confidence=confidence["test"].round(4)),
+        ordinal_error=_ordinal_error(truth["test"], predicted),
+    )
+
+
+@dataclass
+class _Linear(Rival):
+    estimator_C: float = 1.0
+
+
+def _majority(parts: dict[str, pd.DataFrame], labels: list[str]) -> Rival:
+    shares = parts["train"]["label"].value_counts(normalize=True).reindex(labels).to_numpy()
+    return Rival(MAJORITY, {split: np.tile(shares, (len(parts[split]), 1)) for split in ("valid", "test")}, 0.0)
+
+
+def _linear(parts: dict[str, pd.DataFrame], labels: list[str], seed: int) -> Rival:
+    started = time.perf_counter()
+    pairs = {split: (rows["text"].tolist(), rows["label"].tolist()) for split, rows in parts.items()}
+    model = TfidfClassifier(seed=seed).fit(*pairs["train"], validation_data=pairs["valid"])
+    scores = {split: _columns(model.decision_function(pairs[split][0])) for split in ("valid", "test")}
+    temperature = fit_temperature(scores["valid"], parts["valid"]["label"].map(labels.index).to_numpy())
+    probs = {split: softmax(values / temperature) for split, values in scores.items()}
+    return _Linear(LINEAR, probs, time.perf_counter() - started, estimator_C=model.C_)
+
+
+def _columns(scores: np.ndarray) -> np.ndarray:
+    """Return one column a class: of two classes scikit-learn scores the second only."""
+    return scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1)
+
+
+def _ngrams(parts: dict[str, pd.DataFrame], labels: list[str], seed: int) -> Rival:
+    started = time.perf_counter()
+    model = linear_classifier(parts["train"], parts["valid"], seed=seed)
+    return _rival(NGRAMS, model, parts, started)
+
+
+def _networks(frame: pd.DataFrame, parts: dict[str, pd.DataFrame], base: Any, seed: int, seconds: float) -> list[Rival]:
+    started = time.perf_counter()
+    network = TextClassifier(base, ngrams=False, seed=seed, max_seconds=seconds).fit_frame(frame, keep_valid=True)
+    alone = _rival(NETWORK, network, parts, started)
+    both = network.add_linear_model(frame[frame["split"] != "test"], keep_valid=True)
+    return [alone, _rival(BOTH, both, parts, started)]
+
+
+def _rival(name: str, model: TextClassifier, parts: dict[str, pd.DataFrame], started: float) -> Rival:
+    probs = {split: model.predict_proba(parts[split]["text"].tolist()) for split in ("valid", "test")}
+    return Rival(name, probs, time.perf_counter() - started, model)
+
+
+def _differences(right: dict[str, np.ndarray], chosen: str) -> pd.DataFrame:
+    rows = []
+    for name, other in right.items():
+        if name != chosen:
+            difference = right[chosen].astype(float) - other
+            low, high = mean_interval(difference)
+            rows.append({"model": name, "points": 100 * difference.mean(), "ci_low": 100 * low, "ci_high": 100 * high})
+    return pd.DataFrame(rows)
+
+
+def _verdict(chosen: str, right: dict[str, np.ndarray], differences: pd.DataFrame) -> str:
+    table = differences.set_index("model")
+
+    def against(name: str) -> str:
+        row = table.loc[name]
+        unclear = ", no clear difference" if row["ci_low"] <= 0 <= row["ci_high"] else ""
+        return f"{row['points']:+.1f} points [{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]{unclear}"
+
+    accuracy = f"{right[chosen].mean():.0%} of {len(right[chosen]):,} unseen texts"
+    if table.loc[MAJORITY, "ci_low"] <= 0:
+        return f"Use none yet: {chosen} is not clearly better than always the majority class ({against(MAJORITY)}), with {accuracy}."
+    if chosen == NGRAMS:
+        return f"Use the n-gram model ({accuracy}): the network is not better on valid; on test the difference is {against(NETWORK)}."
+    return f"Use {chosen} ({accuracy}): against TF-IDF with a linear model {against(LINEAR)}; against the n-gram model {against(NGRAMS)}."
+
+
+def _abstention(confidence: dict[str, np.ndarray], correct: dict[str, np.ndarray]) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Return the accuracy of the surest texts of test by their share, and what the threshold gives that valid chooses."""
+    order = np.argsort(-confidence["test"], kind="stable")
+    rows = []
+    for share in np.linspace(0.1, 1.0, 10):
+        picked = order[: max(1, round(share * len(order)))]
+        rows.append({"answered": share, "accuracy": correct["test"][picked].mean(), "confidence_from": confidence["test"][picked].min()})
+    order = np.argsort(-confidence["valid"], kind="stable")
+    enough = np.flatnonzero(np.cumsum(correct["valid"][order]) / np.arange(1, len(order) + 1) >= TARGET_ACCURACY)
+    threshold = float(confidence["valid"][order[enough[-1]]]) if len(enough) else 1.0
+    answered = confidence["test"] >= threshold
+    advice = {"threshold": threshold, "answered": float(answered.mean()), "handed_over": int((~answered).sum())}
+    advice["accuracy"] = float(correct["test"][answered].mean()) if answered.any() else float("nan")
+    return pd.DataFrame(rows), advice
+
+
+def _learning_curve(parts: dict[str, pd.DataFrame], C: float, seed: int) -> pd.DataFrame:
+    """Return the accuracy on test of the linear model by rows of train, over draws."""
+    test, rows = parts["test"], []
+    for share in _CURVE:
+        for draw in range(_CURVE_DRAWS if share < 1 else 1):
+            sample = parts["train"].sample(frac=share, random_state=seed + draw)
+            if sample["label"].nunique() < 2:
+                continue
+            model = TfidfClassifier(C=C, seed=seed).fit(sample["text"].tolist(), sample["label"].tolist())
+            rows.append({"rows": len(sample), "accuracy": float((model.predict(test["text"].tolist()) == test["label"]).mean())})
+    return pd.DataFrame(rows)
+
+
+def _gain_of_twice(curve: pd.DataFrame) -> float:
+    """Return the points of accuracy that twice the rows would add, by a power law of the error through the curve."""
+    means = curve.groupby("rows")["accuracy"].mean()
+    error = 1 - means.to_numpy()
+    if len(means) < 3 or (error <= 0).any():
+        return float("nan")
+    slope, _ = np.polyfit(np.log(means.index.to_numpy(dtype=float)), np.log(error), 1)
+    return float(100 * error[-1] * (1 - 2**slope))
+
+
+def _words_that_count(parts: dict[str, pd.DataFrame], labels: list[str], C: float, seed: int, *, num: int = 8) -> pd.DataFrame:
+    """Return the words that speak most for each class in a linear model of words alone: columns label and words."""
+    train = parts["train"]
+    model = TfidfClassifier(analyzer="word", C=C, seed=seed).fit(train["text"].tolist(), train["label"].tolist())
+    vectorizer, linear = model.pipeline_[0], model.pipeline_[-1]
+    names = vectorizer.get_feature_names_out()
+    weights = np.concatenate([-linear.coef_, linear.coef_]) if len(linear.coef_) == 1 else linear.coef_
+    return pd.DataFrame(
+        [{"label": label, "words": ", ".join(names[np.argsort(-row)[:num]])} for label, row in zip(model.classes_, weights, strict=True)]
+    )
+
+
+def _by_length(test: pd.DataFrame, correct: np.ndarray) -> pd.DataFrame:
+    words = test["text"].str.split().str.len().to_numpy()
+    table = pd.DataFrame({"group": pd.qcut(words, 4, labels=False, duplicates="drop"), "right": correct, "size": words}).groupby("group")
+    found = table.agg(rows=("right", "size"), accuracy=("right", "mean"), least=("size", "min"), most=("size", "max"))
+    found.insert(0, "words", [f"{least} to {most}" for least, most in zip(found["least"], found["most"], strict=True)])
+    return found[["words", "rows", "accuracy"]].reset_index(drop=True)
+
+
+def _label_errors(frame: pd.DataFrame, labels: list[str], seed: int) -> pd.DataFrame:
+    """Return rows whose label is likely wrong, the likeliest first, by predictions of models that have not seen them."""
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    counts = frame["label"].value_counts()
+    known = frame[frame["label"].isin(counts.index[counts >= _FOLDS])]
+    columns = ["row", "split", "text", "label", "suggested", "probability", "probability_of_label"]
+    if known["label"].nunique() < 2:
+        return pd.DataFrame(columns=columns)
+    analyzer = "word" if len(known) > _MANY_ROWS else "both"
+    model = TfidfClassifier(kind="logreg", analyzer=analyzer, C=10.0, seed=seed)
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    probs = cross_val_predict(model, known["text"].to_numpy(), known["label"].to_numpy(), cv=folds, method="predict_proba")
+    names = np.array(sorted(known["label"].unique()), dtype=object)
+    codes = known["label"].map({name: code for code, name in enumerate(names)}).to_numpy()
+    given = probs[np.arange(len(probs)), codes]
+    usual = np.array([given[codes == code].mean() for code in range(len(names))])  # how sure of its own rows a class is
+    sure = np.where(probs >= usual, probs, -1.0)
+    suggested = sure.argmax(axis=1)
+    doubtful = (sure.max(axis=1) > 0) & (suggested != codes)
+    table = known.assign(row=known.index + 1, suggested=names[suggested], probability=probs.max(axis=1), probability_of_label=given)
+    table["probability"] = probs[np.arange(len(probs)), suggested]
+    table = table[doubtful].assign(margin=lambda t: t["probability"] - t["probability_of_label"])
+    table = table.sort_values("margin", ascending=False, kind="stable")[columns].reset_index(drop=True)
+    return table.round({"probability": 4, "probability_of_label": 4})
+
+
+def _thin_classes(parts: dict[str, pd.DataFrame], labels: list[str]) -> list[str]:
+    if len(parts["test"]) >= 100:
+        return []
+    return [f"test has only {len(parts['test'])} rows: intervals are wide, and small differences say nothing."]
+
+
+def _ordinal_error(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean distance of labels that are numbers, NaN for others."""
+    numbers = [pd.to_numeric(pd.Series(values), errors="coerce") for values in (truth, predicted)]
+    return float("nan") if any(values.isna().any() for values in numbers) else float((numbers[0] - numbers[1]).abs().mean())
