@@ -57,7 +57,10 @@ def test_networks_that_write_keep_their_exact_weights(tmp_path):
     model = build_language_model(**SIZES)
     for task in ("lm", "write"):
         folder = save_model(tmp_path / task, model, tokenizer=TOKENIZER, task=task)
-        assert isinstance(open_estimator(folder).saved_.model, type(model))
+        runtime = open_estimator(folder).saved_.model
+        ids = np.array([[3, 4, 5, 6]])
+        features, _ = runtime.read(ids, runtime.zero_states(1))
+        np.testing.assert_allclose(runtime.logits(features[0]), model.predict_on_batch(ids)[0], atol=1e-6)
 
 
 def test_predict_loads_no_keras(tmp_path):
