@@ -9,14 +9,13 @@ Reference:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from slm_helpers._numerics import softmax
 from slm_helpers.baselines.classification import TfidfClassifier
 from slm_helpers.data.checks import describe_problems
-from slm_helpers.metrics.classification import calibration_error, class_table, confusion_table, fit_temperature, score_table
+from slm_helpers.metrics.classification import calibration_error, class_table, confusion_table, score_table
 from slm_helpers.metrics.intervals import mean_interval
 from slm_helpers.tasks.text_classification import TextClassifier, linear_classifier
 
@@ -38,16 +37,13 @@ _NETWORK_SHARE = 0.6  # of the time
 
 @dataclass
 class Rival:
-    """A model and what it says of valid and test."""
+    """A model and what it says of valid and test; what can be saved also tells how sure it is."""
 
     name: str
-    probs: dict[str, np.ndarray]  # of valid and test, shape (num_rows, num_classes)
+    predictions: dict[str, np.ndarray]  # labels, of valid and test
     seconds: float
-    estimator: TextClassifier | None = None  # what can be saved
-
-    def predictions(self, split: str, labels: Sequence[str]) -> np.ndarray:
-        """Return the most probable label of each row."""
-        return np.array(labels, dtype=object)[self.probs[split].argmax(axis=1)]
+    confidence: dict[str, np.ndarray] = field(default_factory=dict)
+    estimator: TextClassifier | None = None
 
 
 @dataclass
@@ -107,31 +103,31 @@ def report_on_texts(
     parts = {split: rows[rows["label"].isin(labels)] for split, rows in parts.items()}
     warnings = describe_problems(frame, task="classify")
     say("n-gram models and TF-IDF")
-    rivals = [_majority(parts, labels), _linear(parts, labels, seed), _ngrams(parts, labels, seed)]
+    linear, C = _linear(parts, seed)
+    rivals = [_majority(parts), linear, _ngrams(parts, seed)]
     say("the network")
     left = 60 * max_minutes - (time.perf_counter() - started)
     rivals += _networks(frame[frame["label"].isin(labels)], parts, base, seed, max(10.0, _NETWORK_SHARE * left))
     truth = {split: rows["label"].to_numpy(dtype=object) for split, rows in parts.items()}
-    right = {rival.name: rival.predictions("test", labels) == truth["test"] for rival in rivals}
-    on_valid = {rival.name: float((rival.predictions("valid", labels) == truth["valid"]).mean()) for rival in rivals}
+    right = {rival.name: rival.predictions["test"] == truth["test"] for rival in rivals}
+    on_valid = {rival.name: float((rival.predictions["valid"] == truth["valid"]).mean()) for rival in rivals}
     chosen = max((rival for rival in rivals if rival.name in SHIPPED), key=lambda rival: on_valid[rival.name])  # of equals the simplest
     differences = _differences(right, chosen.name)
     say("learning curve and label errors")
-    curve = _learning_curve(parts, rivals[1].estimator_C, seed)
-    predicted = chosen.predictions("test", labels)
-    confidence = {split: chosen.probs[split].max(axis=1) for split in ("valid", "test")}
-    correct = {split: chosen.predictions(split, labels) == truth[split] for split in ("valid", "test")}
+    curve = _learning_curve(parts, C, seed)
+    predicted, confidence = chosen.predictions["test"], chosen.confidence
+    correct = {"valid": chosen.predictions["valid"] == truth["valid"], "test": right[chosen.name]}
     abstention, advice = _abstention(confidence, correct)
     return TextReport(
         labels=labels,
         rows={split: len(rows) for split, rows in parts.items()},
-        warnings=[*warnings, *_thin_classes(parts, labels)],
+        warnings=[*warnings, *_thin_test(parts)],
         rivals=rivals,
         chosen=chosen,
         verdict=_verdict(chosen.name, right, differences),
         models=pd.concat(
             [
-                score_table(truth["test"], rival.predictions("test", labels), seed=seed).assign(
+                score_table(truth["test"], rival.predictions["test"], seed=seed).assign(
                     model=rival.name, accuracy_valid=on_valid[rival.name], seconds=rival.seconds
                 )
                 for rival in rivals
@@ -146,7 +142,7 @@ def report_on_texts(
         calibration_error=calibration_error(confidence["test"], correct["test"]),
         curve=curve,
         twice=_gain_of_twice(curve),
-        words=_words_that_count(parts, labels, rivals[1].estimator_C, seed),
+        words=_words_that_count(parts, C, seed),
         by_length=_by_length(parts["test"], correct["test"]),
         rows_to_check=_label_errors(frame, labels, seed),
         predictions=parts["test"][["text", "label"]].assign(prediction=predicted, confidence=confidence["test"].round(4)),
@@ -154,35 +150,23 @@ def report_on_texts(
     )
 
 
-@dataclass
-class _Linear(Rival):
-    estimator_C: float = 1.0
+def _majority(parts: dict[str, pd.DataFrame]) -> Rival:
+    label = parts["train"]["label"].mode().iloc[0]
+    return Rival(MAJORITY, {split: np.full(len(parts[split]), label, dtype=object) for split in ("valid", "test")}, 0.0)
 
 
-def _majority(parts: dict[str, pd.DataFrame], labels: list[str]) -> Rival:
-    shares = parts["train"]["label"].value_counts(normalize=True).reindex(labels).to_numpy()
-    return Rival(MAJORITY, {split: np.tile(shares, (len(parts[split]), 1)) for split in ("valid", "test")}, 0.0)
-
-
-def _linear(parts: dict[str, pd.DataFrame], labels: list[str], seed: int) -> Rival:
+def _linear(parts: dict[str, pd.DataFrame], seed: int) -> tuple[Rival, float]:
+    """Return the linear model on TF-IDF and the C that valid chose for it."""
     started = time.perf_counter()
     pairs = {split: (rows["text"].tolist(), rows["label"].tolist()) for split, rows in parts.items()}
     model = TfidfClassifier(seed=seed).fit(*pairs["train"], validation_data=pairs["valid"])
-    scores = {split: _columns(model.decision_function(pairs[split][0])) for split in ("valid", "test")}
-    temperature = fit_temperature(scores["valid"], parts["valid"]["label"].map(labels.index).to_numpy())
-    probs = {split: softmax(values / temperature) for split, values in scores.items()}
-    return _Linear(LINEAR, probs, time.perf_counter() - started, estimator_C=model.C_)
+    predictions = {split: model.predict(pairs[split][0]).astype(object) for split in ("valid", "test")}
+    return Rival(LINEAR, predictions, time.perf_counter() - started), model.C_
 
 
-def _columns(scores: np.ndarray) -> np.ndarray:
-    """Return one column a class: of two classes scikit-learn scores the second only."""
-    return scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1)
-
-
-def _ngrams(parts: dict[str, pd.DataFrame], labels: list[str], seed: int) -> Rival:
+def _ngrams(parts: dict[str, pd.DataFrame], seed: int) -> Rival:
     started = time.perf_counter()
-    model = linear_classifier(parts["train"], parts["valid"], seed=seed)
-    return _rival(NGRAMS, model, parts, started)
+    return _rival(NGRAMS, linear_classifier(parts["train"], parts["valid"], seed=seed), parts, started)
 
 
 def _networks(frame: pd.DataFrame, parts: dict[str, pd.DataFrame], base: Any, seed: int, seconds: float) -> list[Rival]:
@@ -195,7 +179,9 @@ def _networks(frame: pd.DataFrame, parts: dict[str, pd.DataFrame], base: Any, se
 
 def _rival(name: str, model: TextClassifier, parts: dict[str, pd.DataFrame], started: float) -> Rival:
     probs = {split: model.predict_proba(parts[split]["text"].tolist()) for split in ("valid", "test")}
-    return Rival(name, probs, time.perf_counter() - started, model)
+    predictions = {split: model.classes_[rows.argmax(axis=1)] for split, rows in probs.items()}
+    confidence = {split: rows.max(axis=1) for split, rows in probs.items()}
+    return Rival(name, predictions, time.perf_counter() - started, confidence, model)
 
 
 def _differences(right: dict[str, np.ndarray], chosen: str) -> pd.DataFrame:
@@ -263,7 +249,7 @@ def _gain_of_twice(curve: pd.DataFrame) -> float:
     return float(100 * error[-1] * (1 - 2**slope))
 
 
-def _words_that_count(parts: dict[str, pd.DataFrame], labels: list[str], C: float, seed: int, *, num: int = 8) -> pd.DataFrame:
+def _words_that_count(parts: dict[str, pd.DataFrame], C: float, seed: int, *, num: int = 8) -> pd.DataFrame:
     """Return the words that speak most for each class in a linear model of words alone: columns label and words."""
     train = parts["train"]
     model = TfidfClassifier(analyzer="word", C=C, seed=seed).fit(train["text"].tolist(), train["label"].tolist())
@@ -303,14 +289,14 @@ def _label_errors(frame: pd.DataFrame, labels: list[str], seed: int) -> pd.DataF
     sure = np.where(probs >= usual, probs, -1.0)
     suggested = sure.argmax(axis=1)
     doubtful = (sure.max(axis=1) > 0) & (suggested != codes)
-    table = known.assign(row=known.index + 1, suggested=names[suggested], probability=probs.max(axis=1), probability_of_label=given)
+    table = known.assign(row=known.index + 1, suggested=names[suggested], probability_of_label=given)
     table["probability"] = probs[np.arange(len(probs)), suggested]
     table = table[doubtful].assign(margin=lambda t: t["probability"] - t["probability_of_label"])
     table = table.sort_values("margin", ascending=False, kind="stable")[columns].reset_index(drop=True)
     return table.round({"probability": 4, "probability_of_label": 4})
 
 
-def _thin_classes(parts: dict[str, pd.DataFrame], labels: list[str]) -> list[str]:
+def _thin_test(parts: dict[str, pd.DataFrame]) -> list[str]:
     if len(parts["test"]) >= 100:
         return []
     return [f"test has only {len(parts['test'])} rows: intervals are wide, and small differences say nothing."]

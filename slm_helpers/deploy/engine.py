@@ -15,7 +15,7 @@ from typing import Any
 
 from slm_helpers._paths import cache_dir
 from slm_helpers.data.files import atomic_write
-from slm_helpers.models.stored import SavedModel, current_builder, read_stored, read_weights
+from slm_helpers.models.stored import ENCODER_DECODERS, SavedModel, current_builder, read_stored, read_weights
 
 import numpy as np
 import onnxruntime
@@ -25,7 +25,6 @@ ROW_NETWORKS = (
     *("build_text_classifier", "build_keyword_spotter", "build_knowledge_tracer"),
     *("build_tagger", "build_intent_slot_model", "build_span_extractor"),
 )
-ENCODER_DECODERS = ("build_encoder_decoder", "build_pointer_generator")
 _VERSION = 3  # of the graphs; a new one makes all of them anew
 _MAX_CACHED = 64  # graphs, the latest used
 _MANY_ROWS = 16  # from which on a second thread is worth its waiting

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from slm_helpers.data.files import atomic_write
 from slm_helpers.deploy.graph_writer import check_graph
-from slm_helpers.deploy.onnx_decoder import ENCODER_DECODERS, build_decoder_step, build_encoder
+from slm_helpers.deploy.onnx_decoder import build_decoder_step, build_encoder
 from slm_helpers.deploy.onnx_graph import build_graph
-from slm_helpers.models.stored import current_builder, read_stored, read_weights
+from slm_helpers.models.stored import ENCODER_DECODERS, current_builder, read_stored, read_weights
 
 import onnx
 

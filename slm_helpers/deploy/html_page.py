@@ -12,7 +12,7 @@ from typing import Any
 
 from slm_helpers.data.files import atomic_write
 from slm_helpers.models.folders import read_licence
-from slm_helpers.models.stored import SavedModel, current_builder, quantize_matrix, read_stored, read_weights
+from slm_helpers.models.stored import SavedModel, current_builder, quantize_matrix, read_stored, read_weights, rounding_axis
 
 import numpy as np
 
@@ -61,25 +61,21 @@ def export_html(folder: str | Path, target: str | Path) -> list[Path]:
 def page_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the weights as a page holds them, float32, by path."""
     kinds = {path: _kind(path, values) for path, values in weights.items()}
-    rounded = {path: np.multiply(*quantize_matrix(values, axis=_axis(path))) for path, values in weights.items() if kinds[path] == "int8"}
+    scaled = {path: rounding_axis(path, values) for path, values in weights.items() if kinds[path] == "int8"}
+    rounded = {path: np.multiply(*quantize_matrix(weights[path], axis=axis)) for path, axis in scaled.items()}
     return {path: rounded.get(path, values.astype(kinds[path] if path not in rounded else "float32")) for path, values in weights.items()}
 
 
 def _kind(path: str, values: np.ndarray) -> str:
     if path.startswith("ngram_scores/"):
         return "float16"
-    return "int8" if values.ndim == 2 and min(values.shape) > 2 else "float32"
-
-
-def _axis(path: str) -> int:
-    """Return along which axis a matrix has its scales: a row of an embedding is one token, a column of another matrix one feature."""
-    return 0 if "embedding" in path else 1
+    return "float32" if rounding_axis(path, values) is None else "int8"
 
 
 def _encoded(path: str, values: np.ndarray) -> dict[str, Any]:
     kind, scales = _kind(path, values), {}
     if kind == "int8":
-        axis = _axis(path)
+        axis = rounding_axis(path, values)
         values, factors = quantize_matrix(values, axis=axis)
         scales = {"axis": axis, "scales": _base64(factors.astype("<f4"))}
     numbers = values.astype({"int8": "i1", "float16": "<f2", "float32": "<f4"}[kind])

@@ -5,11 +5,10 @@ from typing import Any
 
 from slm_helpers.deploy import onnx_layers as layers
 from slm_helpers.deploy.graph_writer import GraphWriter, Tensor
+from slm_helpers.models.stored import ENCODER_DECODERS
 
 import numpy as np
 import onnx
-
-ENCODER_DECODERS = ("build_encoder_decoder", "build_pointer_generator")
 
 
 def build_encoder(builder: str, arguments: dict[str, Any], weights: dict[str, np.ndarray]) -> onnx.ModelProto:
@@ -39,9 +38,7 @@ def build_decoder_step(builder: str, arguments: dict[str, Any], weights: dict[st
     (batch, vocab_size), and next_state_0 ... A decoder has more states than the encoder gives; the others begin with zeros. Arguments
     and errors are those of `build_encoder`.
     """
-    g = GraphWriter(weights)
-    write = _write_pointer_step if _copies(builder) else _write_step
-    return _finish(g, "decoder_step", write, arguments)
+    return _finish_step("decoder_step", builder, arguments, weights, _give_logits)
 
 
 def build_search_step(builder: str, arguments: dict[str, Any], weights: dict[str, np.ndarray]) -> onnx.ModelProto:
@@ -50,9 +47,14 @@ def build_search_step(builder: str, arguments: dict[str, Any], weights: dict[str
     It takes two more inputs, penalties, float32, shape (vocab_size,), which are added to the log-probabilities, and num_best, int64,
     shape (1,), and gives best_log_probs and best_ids, both (batch, num_best), best first, and next_state_0 ...
     """
-    g = GraphWriter(weights)
+    return _finish_step("search_step", builder, arguments, weights, _give_best)
+
+
+def _finish_step(
+    name: str, builder: str, arguments: dict[str, Any], weights: dict[str, np.ndarray], give_scores: Callable[..., None]
+) -> onnx.ModelProto:
     write = _write_pointer_step if _copies(builder) else _write_step
-    return _finish(g, "search_step", write, arguments | {"give_scores": _give_best})
+    return _finish(GraphWriter(weights), name, write, arguments | {"give_scores": give_scores})
 
 
 def _copies(builder: str) -> bool:
@@ -97,7 +99,7 @@ def _write_step(
     embedding_dim: int = 256,
     units: int = 512,
     num_decoder_layers: int = 2,
-    give_scores: Callable[..., None] = _give_logits,
+    give_scores: Callable[..., None],
     **sizes: Any,
 ) -> None:
     token_ids = g.input("token_ids", ("batch",))
@@ -138,7 +140,7 @@ def _write_pointer_step(
     units: int = 512,
     num_layers: int = 1,
     memory_dim: int = 128,
-    give_scores: Callable[..., None] = _give_logits,
+    give_scores: Callable[..., None],
     **sizes: Any,
 ) -> None:
     token_ids = g.input("token_ids", ("batch",))

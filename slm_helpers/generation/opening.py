@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from slm_helpers._checks import check_choice
-from slm_helpers.deploy.engine import ENCODER_DECODERS, LANGUAGE_MODEL, open_saved, runs_without_keras
+from slm_helpers.deploy.engine import LANGUAGE_MODEL, open_saved, runs_without_keras
 from slm_helpers.generation.runtime import Runtime
 from slm_helpers.models.folders import read_config
-from slm_helpers.models.stored import SavedModel, current_builder, read_stored, read_weights
+from slm_helpers.models.stored import ENCODER_DECODERS, SavedModel, current_builder, read_stored, read_weights
 
 ENGINES = ("onnx", "numpy", "keras")
 

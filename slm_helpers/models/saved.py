@@ -15,7 +15,7 @@ from slm_helpers.data.files import sha256_of
 from slm_helpers.models import classifiers, encoder_decoder, language_model, reader, taggers, tracer  # noqa: F401 - they fill BUILDERS
 from slm_helpers.models.folders import atomic_folder, check_replaceable, write_json
 from slm_helpers.models.registry import BUILDERS
-from slm_helpers.models.stored import SCALES, SavedModel, current_builder, quantize_matrix, read_stored, read_weights
+from slm_helpers.models.stored import SCALES, SavedModel, current_builder, quantize_matrix, read_stored, read_weights, rounding_axis
 from slm_helpers.text.tokenizers import Tokenizer
 
 import numpy as np
@@ -128,9 +128,8 @@ def _encode(model: keras.Model, weights_dtype: str) -> dict[str, np.ndarray]:
         values = values if weights_dtype == "int8" else values.astype(weights_dtype)
         if not np.isfinite(values).all():
             raise ValueError(f"The weights {weight.path} hold NaN or infinite values{' in float16' if weights_dtype == 'float16' else ''}.")
-        if weights_dtype == "int8" and values.ndim == 2 and min(values.shape) > 2:  # the biases of a GRU have two rows
-            # A row of an embedding is one token; a column of any other matrix is what one feature is computed with.
-            values, stored[SCALES + weight.path] = quantize_matrix(values, axis=0 if "embedding" in weight.path else 1)
+        if weights_dtype == "int8" and (axis := rounding_axis(weight.path, values)) is not None:
+            values, stored[SCALES + weight.path] = quantize_matrix(values, axis=axis)
         stored[weight.path] = values
     return stored
 

@@ -14,6 +14,7 @@ from slm_helpers.text.tokenizers import Tokenizer
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+ENCODER_DECODERS = ("build_encoder_decoder", "build_pointer_generator")  # builders of networks that read a sequence and write another
 SCALES = "scales/"  # stands before the path of a matrix in the name of the scales of its int8 values
 _OUTPUTS = ("num_classes", "num_tags")  # arguments of builders that say how many labels a model needs
 _RECURRENT_SIZES = ("units", "head_units", "encoder_units", "backward_units", "size")  # with a matrix of this size squared
@@ -132,6 +133,16 @@ def quantize_matrix(values: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.nd
     highest = np.abs(values).max(axis=1 - axis, keepdims=True)
     scales = np.where(highest > 0, highest / 127, 1).astype("float32")
     return np.clip(np.rint(values / scales), -127, 127).astype("int8"), scales
+
+
+def rounding_axis(path: str, values: np.ndarray) -> int | None:
+    """Return along which axis an array has its scales when it is rounded to 8 bits; None for one that stays as it is.
+
+    A row of an embedding is one token; a column of any other matrix is what one feature is computed with.
+    """
+    if values.ndim != 2 or min(values.shape) <= 2:  # the biases of a GRU have two rows
+        return None
+    return 0 if "embedding" in path else 1
 
 
 def _decode(stored: dict[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
