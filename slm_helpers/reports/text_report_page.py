@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import html
-import json
 import math
-import re
-from base64 import b64encode
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from slm_helpers._checks import printable
 from slm_helpers.apps.text_report import TARGET_ACCURACY, TextReport
 from slm_helpers.data.files import atomic_write
 from slm_helpers.plots import plot_bars
-from slm_helpers.reports.html import html_page, markdown_to_html
+from slm_helpers.reports.parts import interval_text, markdown_cell, markdown_table, picture, rounded, short_label, write_page
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -46,14 +40,13 @@ def write_report(report: TextReport, out: str | Path, *, file: str, show_rows: b
     size = sum(path.stat().st_size for path in (out / "model").iterdir())
     found = _as_json(report, file, size)
     text = _as_markdown(report, found, show_rows)
-    page = "\n".join(_section(part, report) for part in text.split("\n## "))
-    for name, content in (
-        ("report.json", json.dumps(found, ensure_ascii=False, indent=1) + "\n"),
-        ("report.md", text),
-        ("report.html", html_page(f"<main>{page}</main>", title=f"Report on {file}")),
-    ):
-        with atomic_write(out / name) as stream:
-            stream.write(content)
+    pictures = {
+        "Models on unseen texts": lambda: _draw_models(report),
+        "Mistakes": lambda: _draw_confusion(report),
+        "How sure, and when to ask a person": lambda: _draw_abstention(report),
+        "What more labels would buy": lambda: _draw_curve(report),
+    }
+    write_page(out, title=f"Report on {file}", text=text, found=found, pictures=pictures)
     return found
 
 
@@ -80,18 +73,7 @@ def _as_json(report: TextReport, file: str, size: int) -> dict[str, Any]:
         "warnings": report.warnings,
         "files": {name: name for name in ("report.html", "report.md", "model", "predictions.csv", "rows_to_check.csv")},
     }
-    return _rounded(value)
-
-
-def _rounded(value: Any) -> Any:
-    """Return JSON without NaN and with six digits: so much is the same on every machine."""
-    if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value.item() if hasattr(value, "item") else value
+    return rounded(value)
 
 
 def _as_markdown(report: TextReport, found: dict[str, Any], show_rows: bool) -> str:
@@ -100,7 +82,7 @@ def _as_markdown(report: TextReport, found: dict[str, Any], show_rows: bool) -> 
         [
             {
                 "model": one["name"] + (" (chosen)" if one["name"] == chosen else ""),
-                **{name: _interval(values) for name, values in one["metrics"].items()},
+                **{name: interval_text(values) for name, values in one["metrics"].items()},
                 "accuracy on valid": f"{one['accuracy_valid']:.3f}",
                 "seconds": f"{one['seconds']:.1f}",
             }
@@ -126,9 +108,9 @@ def _as_markdown(report: TextReport, found: dict[str, Any], show_rows: bool) -> 
     check = f"Models that have not seen them doubt the labels of {len(report.rows_to_check):,} rows: rows_to_check.csv, best founded first."
     if show_rows and len(report.rows_to_check):
         shown = report.rows_to_check.head(_SHOWN_ROWS).assign(text=lambda t: t["text"].str.slice(0, 160))
-        check += "\n\n" + _table(shown[["row", "label", "suggested", "text"]])
+        check += "\n\n" + markdown_table(shown[["row", "label", "suggested", "text"]])
     ordinal = "" if math.isnan(report.ordinal_error) else f"\n\nLabels are numbers; the mean distance is {report.ordinal_error:.2f}."
-    return f"""# Report on {_cell(found["data"]["file"])}
+    return f"""# Report on {markdown_cell(found["data"]["file"])}
 
 **{report.verdict}**
 
@@ -139,28 +121,28 @@ def _as_markdown(report: TextReport, found: dict[str, Any], show_rows: bool) -> 
 {", ".join(num.values())} rows, {len(report.labels)} classes. Every model learned from train; valid chose settings, and between models;
 test was read once.
 
-{chr(10).join(f"- {_cell(line)}" for line in report.warnings) or "Nothing odd was found."}
+{chr(10).join(f"- {markdown_cell(line)}" for line in report.warnings) or "Nothing odd was found."}
 
 ## Models on unseen texts
 
-{_table(models)}
+{markdown_table(models)}
 
 Intervals: 95 %, bootstrap over test rows. The weights that combine network and n-grams were fitted on valid, so its accuracy there is
 flattered. The accuracy of {chosen} minus that of the others, in points, paired:
 
-{_table(differences[["model", "difference"]])}{ordinal}
+{markdown_table(differences[["model", "difference"]])}{ordinal}
 
 ## Classes
 
-{_table(report.classes.head(_MOST_CLASSES).round(3))}
+{markdown_table(report.classes.head(_MOST_CLASSES).round(3))}
 
 ## Mistakes
 
-{_table(_worst(report.confusion))}
+{markdown_table(_worst(report.confusion))}
 
 Accuracy by length of the text, in words:
 
-{_table(report.by_length.round(3))}
+{markdown_table(report.by_length.round(3))}
 
 ## How sure, and when to ask a person
 
@@ -178,7 +160,7 @@ The linear model learned from parts of train. {twice}
 
 In a linear model of words alone, these speak most for each class.
 
-{_table(report.words.head(_MOST_CLASSES))}
+{markdown_table(report.words.head(_MOST_CLASSES))}
 """
 
 
@@ -187,46 +169,11 @@ def _worst(confusion: pd.DataFrame) -> pd.DataFrame:
     return wrong.head(10) if len(wrong) else pd.DataFrame({"mistakes": ["none on test"]})
 
 
-def _interval(values: dict[str, float]) -> str:
-    return f"{values['value']:.3f} [{values['ci_low']:.3f}, {values['ci_high']:.3f}]"
-
-
-def _cell(value: Any) -> str:
-    """Return a value for a cell of Markdown: in one line, and nothing in it is markup."""
-    text = html.escape(" ".join(printable(str(value)).split()), quote=False)
-    return re.sub(r"[\\`*_|~#]|(?<=\])\(|(?<=\])\[|!(?=\[)", lambda found: f"\\{found[0]}", text)
-
-
-def _table(frame: pd.DataFrame) -> str:
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + " --- |" * len(frame.columns)]
-    return "\n".join([*lines, *("| " + " | ".join(map(_cell, row)) + " |" for row in frame.itertuples(index=False, name=None))])
-
-
-def _section(part: str, report: TextReport) -> str:
-    """Return a section as HTML, with its picture if it has one."""
-    heading = part.split("\n", 1)[0]
-    draw = {
-        "Models on unseen texts": _draw_models,
-        "Mistakes": _draw_confusion,
-        "How sure, and when to ask a person": _draw_abstention,
-        "What more labels would buy": _draw_curve,
-    }.get(heading)
-    picture = draw(report) if draw else ""
-    return f'<div class="prose">{markdown_to_html(part if part.startswith("# ") else f"## {part}")}{picture}</div>'
-
-
-def _picture(ax: plt.Axes, alt: str) -> str:
-    buffer = BytesIO()
-    ax.figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
-    plt.close(ax.figure)
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{b64encode(buffer.getvalue()).decode()}">'
-
-
 def _draw_models(report: TextReport) -> str:
     table = report.models[report.models["metric"] == "accuracy"]
     ax = plot_bars(table, x="value", y="model", xlabel="Accuracy on test, 95 % intervals")
     alt = "; ".join(f"{row.model}: accuracy {row.value:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]" for row in table.itertuples())
-    return _picture(ax, alt)
+    return picture(ax, alt)
 
 
 def _draw_confusion(report: TextReport) -> str:
@@ -237,14 +184,10 @@ def _draw_confusion(report: TextReport) -> str:
     counts = counts.reindex(index=report.labels, columns=report.labels)
     size = 2.5 + 0.45 * len(counts)
     _, ax = plt.subplots(figsize=(size + 1, size), layout="constrained")
-    names = [_short(label) for label in report.labels]
+    names = [short_label(label) for label in report.labels]
     sns.heatmap(counts.fillna(0).astype(int), annot=True, fmt="d", cmap="Blues", cbar=False, ax=ax, xticklabels=names, yticklabels=names)
     ax.set(xlabel="Predicted", ylabel="Label")
-    return _picture(ax, "How often each label got each prediction on test; the table of mistakes has the largest numbers off the diagonal.")
-
-
-def _short(label: str) -> str:
-    return printable(label if len(label) <= 18 else label[:17] + "…").replace("$", r"\$")
+    return picture(ax, "How often each label got each prediction on test; the table of mistakes has the largest numbers off the diagonal.")
 
 
 def _draw_abstention(report: TextReport) -> str:
@@ -253,7 +196,7 @@ def _draw_abstention(report: TextReport) -> str:
     ax.axhline(TARGET_ACCURACY, color="gray", linestyle=":")
     ax.set(xlabel="Share of texts that are answered, the surest first", ylabel="Accuracy of those", ylim=(None, 1.02))
     ends = report.abstention.iloc[[0, -1]]
-    return _picture(ax, f"Accuracy is {ends['accuracy'].iloc[0]:.2f} on the surest tenth and {ends['accuracy'].iloc[1]:.2f} on all texts.")
+    return picture(ax, f"Accuracy is {ends['accuracy'].iloc[0]:.2f} on the surest tenth and {ends['accuracy'].iloc[1]:.2f} on all texts.")
 
 
 def _draw_curve(report: TextReport) -> str:
@@ -261,4 +204,4 @@ def _draw_curve(report: TextReport) -> str:
     sns.lineplot(report.curve, x="rows", y="accuracy", marker="o", errorbar="sd", ax=ax)
     ax.set(xlabel="Rows of train (log scale)", ylabel="Accuracy on test", xscale="log")
     means = report.curve.groupby("rows")["accuracy"].mean()
-    return _picture(ax, "; ".join(f"{rows:,} rows: {value:.2f}" for rows, value in means.items()))
+    return picture(ax, "; ".join(f"{rows:,} rows: {value:.2f}" for rows, value in means.items()))
