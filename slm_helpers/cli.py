@@ -181,9 +181,10 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_file_options(predict)
     predict.set_defaults(run=_predict)
 
-    report = commands.add_parser("report", help="from labelled texts to a trained model and a report on it")
-    report.add_argument("--data", required=True, metavar="FILE", help="a file with texts and labels, or the name of a set")
-    report.add_argument("--test", metavar="FILE", help="texts and labels to score at the end (default: a tenth of the rows)")
+    report = commands.add_parser("report", help="from a file of your own to a trained model and a report on it")
+    report.add_argument("--data", required=True, metavar="FILE", help="a file of rows, or the name of a set")
+    report.add_argument("--test", metavar="FILE", help="rows to score at the end (default: a tenth of the rows)")
+    report.add_argument("--task", choices=("classify", "tag", "command", "answer", "translate", "write"), help="guessed unless given")
     report.add_argument("--out", required=True, type=Path, metavar="DIR")
     report.add_argument("--base", default="slm-base-en", metavar="M", help="model the network starts from, or none")
     report.add_argument("--max-minutes", type=float, default=10.0, help="for everything (default 10)")
@@ -441,18 +442,48 @@ def _report(options: argparse.Namespace) -> int:
         raise ValueError(f"max_minutes is {options.max_minutes:g}, but half a minute is the least that training and scoring take.")
     check_writable(options.out)
     check_replaceable(options.out / "model")
-    frame = load_parts("classify", train=[options.data], test=options.test, files=_file_options(options), seed=options.seed)
-    from slm_helpers.apps.text_report import report_on_texts
-    from slm_helpers.reports.text_report_page import write_report
+    files = _file_options(options)
+    task, files = _guessed(options, files)
+    frame = load_parts(task, train=[options.data], test=options.test, files=files, seed=options.seed)
+    about = {
+        "base": None if options.base == "none" else options.base,
+        "max_minutes": options.max_minutes,
+        "seed": options.seed,
+        "say": _say,
+    }
+    if task == "classify":
+        from slm_helpers.apps.text_report import report_on_texts
+        from slm_helpers.reports.text_report_page import write_report
 
-    base = None if options.base == "none" else options.base
-    report = report_on_texts(frame, base=base, max_minutes=options.max_minutes, seed=options.seed, say=_say)
+        report = report_on_texts(frame, **about)
+    else:
+        from slm_helpers.apps.task_report import report_on_task
+        from slm_helpers.reports.task_report_page import write_task_report as write_report
+
+        report = report_on_task(task, frame, **about)
     found = write_report(report, options.out, file=Path(options.data).name, show_rows=options.show_rows)
     if options.json:
         _print_json(found)
     else:
         _show(f"{found['verdict']}\nThe report: {options.out / 'report.html'}; the model: {options.out / 'model'}")
     return 0
+
+
+def _guessed(options: argparse.Namespace, files: Any) -> tuple[str, Any]:
+    """Return the task and how the file is read: as the user said, the rest guessed from the file and told."""
+    from dataclasses import replace
+
+    if not Path(options.data).is_file():
+        from slm_helpers.data.loading import list_datasets
+
+        sets = list_datasets().set_index("name")["task"]
+        return options.task or sets.get(options.data, "classify"), files
+    from slm_helpers.data.guess import guess_columns
+
+    guess = guess_columns(options.data, files.columns, task=options.task, header=files.header, encoding=files.encoding)
+    if guess.why:
+        _say(guess.why)
+    return guess.task, replace(files, columns=guess.columns, header=guess.header)
 
 
 def _translate(options: argparse.Namespace) -> int:
