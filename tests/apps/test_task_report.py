@@ -31,7 +31,7 @@ def pairs(num: int = 60) -> pd.DataFrame:
 def report():
     frame = sentences()
     frame.loc[frame.index[-1], "tags"] = "O O O O O O O O"  # a name without its tag
-    return report_on_task("tag", frame, base=None, max_minutes=1)
+    return report_on_task("tag", frame, base=None, max_minutes=30)
 
 
 def test_rivals_are_scored_on_the_same_rows_and_the_difference_is_theirs(report):

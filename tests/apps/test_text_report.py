@@ -26,7 +26,7 @@ def opinions(num: int = 240, *, noise: int = 0) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def report():
-    return report_on_texts(opinions(noise=6), base=None, max_minutes=1)
+    return report_on_texts(opinions(noise=6), base=None, max_minutes=30)
 
 
 def test_the_best_on_valid_is_chosen_and_scores_agree(report):
@@ -65,7 +65,7 @@ def test_wrong_labels_are_found(report):
 def test_labels_that_say_nothing_give_no_model():
     frame = opinions()
     frame["label"] = np.random.default_rng(2).permutation(frame["label"])
-    found = report_on_texts(frame, base=None, max_minutes=1)
+    found = report_on_texts(frame, base=None, max_minutes=30)
     assert found.verdict.startswith("Use none yet")
 
 
@@ -75,7 +75,7 @@ def test_the_command_writes_files_that_agree_and_repeat(tmp_path, capsys):
     frame.drop(columns="split").rename(columns={"text": "comment", "label": "mood"}).to_csv(tmp_path / "mine.csv", index=False)
     found = []
     for name in ("a", "b"):
-        arguments = ["--text", "comment", "--label", "mood", "--base", "none", "--max-minutes", "2", "--json", "--show-rows"]
+        arguments = ["--text", "comment", "--label", "mood", "--base", "none", "--max-minutes", "30", "--json", "--show-rows"]
         assert main(["report", "--data", str(tmp_path / "mine.csv"), "--out", str(tmp_path / name), *arguments]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert printed == json.loads((tmp_path / name / "report.json").read_text(encoding="utf-8"))

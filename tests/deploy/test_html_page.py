@@ -131,7 +131,11 @@ def test_a_classifier_gives_the_same_probabilities(classifier, tmp_path):
 
 def in_browser(page: Path, fragment: str) -> str:
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=60000", "--dump-dom"]
-    return subprocess.run([*command, f"{page.as_uri()}#{fragment}"], capture_output=True, text=True, timeout=300).stdout
+    for _ in range(3):  # on a busy machine a browser may end before it has shown anything
+        dom = subprocess.run([*command, f"{page.as_uri()}#{fragment}"], capture_output=True, text=True, timeout=300).stdout
+        if "<textarea" in dom:
+            break
+    return dom
 
 
 @needs_browser
