@@ -144,7 +144,7 @@ def report_on_texts(
         twice=_gain_of_twice(curve),
         words=_words_that_count(parts, C, seed),
         by_length=_by_length(parts["test"], correct["test"]),
-        rows_to_check=_label_errors(frame, labels, seed),
+        rows_to_check=find_label_errors(frame, seed=seed),
         predictions=parts["test"][["text", "label"]].assign(prediction=predicted, confidence=confidence["test"].round(4)),
         ordinal_error=_ordinal_error(truth["test"], predicted),
     )
@@ -279,8 +279,19 @@ def _by_length(test: pd.DataFrame, correct: np.ndarray) -> pd.DataFrame:
     return found[["words", "rows", "accuracy"]].reset_index(drop=True)
 
 
-def _label_errors(frame: pd.DataFrame, labels: list[str], seed: int) -> pd.DataFrame:
-    """Return rows whose label is likely wrong, the likeliest first, by predictions of models that have not seen them."""
+def find_label_errors(frame: pd.DataFrame, *, seed: int = 42) -> pd.DataFrame:
+    """Return rows whose label is likely wrong, the best founded doubt first, by predictions of models that have not seen them.
+
+    Args:
+        frame: Columns text, label (strings) and split; classes with fewer than five rows are left out.
+        seed: Of the folds.
+
+    Returns:
+        row (from 1, of the frame), split, text, label, suggested, probability (of the suggested class), probability_of_label.
+
+    Reference:
+        Northcutt, Jiang and Chuang (2021), arXiv:1911.00068.
+    """
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     counts = frame["label"].value_counts()
@@ -299,7 +310,7 @@ def _label_errors(frame: pd.DataFrame, labels: list[str], seed: int) -> pd.DataF
     sure = np.where(probs >= usual, probs, -1.0)
     suggested = sure.argmax(axis=1)
     doubtful = (sure.max(axis=1) > 0) & (suggested != codes)
-    table = known.assign(row=known.index + 1, suggested=names[suggested], probability_of_label=given)
+    table = known.assign(row=np.flatnonzero(frame["label"].isin(set(names))) + 1, suggested=names[suggested], probability_of_label=given)
     table["probability"] = probs[np.arange(len(probs)), suggested]
     table = table[doubtful].assign(margin=lambda t: t["probability"] - t["probability_of_label"])
     table = table.sort_values("margin", ascending=False, kind="stable")[columns].reset_index(drop=True)

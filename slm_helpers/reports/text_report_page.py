@@ -203,5 +203,7 @@ def _draw_curve(report: TextReport) -> str:
     _, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
     sns.lineplot(report.curve, x="rows", y="accuracy", marker="o", errorbar="sd", ax=ax)
     ax.set(xlabel="Rows of train (log scale)", ylabel="Accuracy on test", xscale="log")
+    ax.set_xticks(sorted(set(report.curve["rows"])), [f"{rows:,}" for rows in sorted(set(report.curve["rows"]))])
+    ax.minorticks_off()
     means = report.curve.groupby("rows")["accuracy"].mean()
     return picture(ax, "; ".join(f"{rows:,} rows: {value:.2f}" for rows, value in means.items()))
