@@ -31,6 +31,11 @@ def rounded(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+def model_bytes(folder: Path) -> int:
+    """Return the bytes of a model's weights and tokeniser: its other files tell of seconds, so no two runs have the same number."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.name.startswith(("weights", "tokenizer")))
+
+
 def interval_text(values: dict[str, float]) -> str:
     """Return a value with its interval, from keys value, ci_low and ci_high."""
     return f"{values['value']:.3f} [{values['ci_low']:.3f}, {values['ci_high']:.3f}]"

@@ -8,7 +8,7 @@ from typing import Any
 from slm_helpers.apps.task_report import TaskReport
 from slm_helpers.data.files import atomic_write
 from slm_helpers.plots import plot_bars
-from slm_helpers.reports.parts import interval_text, markdown_cell, markdown_table, picture, rounded, write_page
+from slm_helpers.reports.parts import interval_text, markdown_cell, markdown_table, model_bytes, picture, rounded, write_page
 
 import pandas as pd
 
@@ -34,7 +34,7 @@ def write_task_report(report: TaskReport, out: str | Path, *, file: str, show_ro
     for name in ("predictions", "rows_to_check"):
         with atomic_write(out / f"{name}.csv") as stream:
             getattr(report, name).to_csv(stream, index=False)
-    found = _as_json(report, file, sum(path.stat().st_size for path in (out / "model").iterdir()))
+    found = _as_json(report, file, model_bytes(out / "model"))
     text = _as_markdown(report, found, show_rows)
     write_page(out, title=f"Report on {file}", text=text, found=found, pictures={"Models on unseen rows": lambda: _draw_models(report)})
     return found

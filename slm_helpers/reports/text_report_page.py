@@ -9,7 +9,7 @@ from typing import Any
 from slm_helpers.apps.text_report import TARGET_ACCURACY, TextReport
 from slm_helpers.data.files import atomic_write
 from slm_helpers.plots import plot_bars
-from slm_helpers.reports.parts import interval_text, markdown_cell, markdown_table, picture, rounded, short_label, write_page
+from slm_helpers.reports.parts import interval_text, markdown_cell, markdown_table, model_bytes, picture, rounded, short_label, write_page
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -37,8 +37,7 @@ def write_report(report: TextReport, out: str | Path, *, file: str, show_rows: b
     for name in ("predictions", "rows_to_check"):
         with atomic_write(out / f"{name}.csv") as stream:
             getattr(report, name).to_csv(stream, index=False)
-    size = sum(path.stat().st_size for path in (out / "model").iterdir())
-    found = _as_json(report, file, size)
+    found = _as_json(report, file, model_bytes(out / "model"))
     text = _as_markdown(report, found, show_rows)
     pictures = {
         "Models on unseen texts": lambda: _draw_models(report),
