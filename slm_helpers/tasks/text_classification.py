@@ -253,12 +253,13 @@ def add_ngrams(saved: SavedModel, frame: pd.DataFrame, *, balanced: bool = False
     return both
 
 
-def linear_classifier(train: pd.DataFrame, valid: pd.DataFrame, *, seed: int = 42) -> TextClassifier:
+def linear_classifier(train: pd.DataFrame, valid: pd.DataFrame, *, l2s: Sequence[float] = _LINEAR_L2, seed: int = 42) -> TextClassifier:
     """Return the linear model on n-grams alone, as a fitted classifier that can be saved: its network is as small as one can be, and mute.
 
     Args:
         train: Rows with text and label (strings) to learn from.
         valid: Rows that choose the regularisation and calibrate the confidence; nothing else is learned from them.
+        l2s: The weights of the squared weights in the loss that are tried.
         seed: Of the solver.
     """
     from slm_helpers.models.classifiers import build_text_classifier
@@ -270,7 +271,7 @@ def linear_classifier(train: pd.DataFrame, valid: pd.DataFrame, *, seed: int = 4
     hashed = {name: hash_ngrams(rows["text"].tolist(), num_buckets=num_buckets) for name, rows in (("train", train), ("valid", valid))}
     codes = {name: rows["label"].map(labels.index).to_numpy() for name, rows in (("train", train), ("valid", valid))}
     best: tuple[Any, ...] = ()
-    for l2 in _LINEAR_L2:
+    for l2 in l2s:
         table, bias = fit_ngram_table(hashed["train"], codes["train"], num_classes=len(labels), num_buckets=num_buckets, l2=l2, seed=seed)
         logits = ngram_scores(table, hashed["valid"]) + bias
         accuracy = (logits.argmax(axis=1) == codes["valid"]).mean()

@@ -70,6 +70,14 @@ def test_labels_that_say_nothing_give_no_model():
     assert found.verdict.startswith("Use none yet")
 
 
+def test_rows_with_several_labels_are_left_out_and_counted():
+    frame = opinions(120)
+    frame.loc[[0, 1, 118], "label"] = "good,bad"
+    found = report_on_texts(frame, base=None, max_minutes=30)
+    assert found.labels == ["bad", "good"] and sum(found.rows.values()) == 117
+    assert found.warnings[0].startswith("3 of 120 rows have several labels in one cell, e.g. 'good,bad'")
+
+
 def test_the_command_writes_files_that_agree_and_repeat(tmp_path, capsys):
     frame = opinions(160)
     frame.loc[0, "text"] = f"{HOSTILE} {frame.loc[0, 'text']}"
