@@ -1,4 +1,4 @@
-# The two commands: `make run` (set-up, two short notebooks into reports/) and `make test` (everything, notebooks in quick sizes).
+# The two commands: `make run` (set-up, then the quickstart and a report on a bundled file) and `make test` (everything, notebooks in quick sizes).
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,8 +21,10 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 run: setup
-	$(PY) -m slm_helpers run 00 01
-	@echo "The reports of two notebooks are in reports/: open reports/index.html. \`make notebooks\` runs all of them, \`make lab\` opens them."
+	$(PY) -m slm_helpers run 00
+	$(PY) -m slm_helpers report --data data/corpora/news_topics.jsonl --out reports/news_topics
+	@echo "Open reports/index.html (the quickstart) and reports/news_topics/report.html (a model trained on a file, and what it is worth)."
+	@echo "Your own file: $(VENV)/bin/slm report --data mine.csv --out reports/mine. \`make notebooks\` runs all notebooks, \`make lab\` opens them."
 
 # All notebooks at full size: the figures that they and README state.
 notebooks: setup
