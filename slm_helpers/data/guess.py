@@ -64,11 +64,13 @@ def guess_columns(
     Raises:
         ValueError: If no column looks like a text, or none like a class; the message lists the columns.
     """
-    rows, names, header = _front(path, named, task, header, encoding)
+    rows, names, found_header = _front(path, named, task, header, encoding)
+    told = "the first line looks like a row, so columns are numbered" if header != found_header else ""
+    header = found_header
     for tried in [task] if task else _BY_NAME:
         found = _by_name(tried, names, named)
         if found is not None and (task or tried not in ("tag", "command") or _are_tags(rows, found)):
-            return Guess(tried, found, header, _say(tried, found, named, header))
+            return Guess(tried, found, header, _say(tried, found, named, told))
     if task not in (None, "classify"):
         raise ValueError(
             f"{path}: the columns of the task {task} ({', '.join(TASK_COLUMNS[task])}) are not among {', '.join(names)}. Name them."
@@ -80,7 +82,7 @@ def guess_columns(
         free.remove(found["text"])
     if "label" not in found:
         found["label"] = _best_label(path, rows, free, found["text"])
-    return Guess("classify", found, header, _say("classify", found, named, header))
+    return Guess("classify", found, header, _say("classify", found, named, told))
 
 
 def _front(path: str | Path, named: Mapping[str, str], task: str | None, header: bool, encoding: str) -> tuple[list[Row], list[str], bool]:
@@ -189,10 +191,13 @@ def _rank(name: str, words: Sequence[str]) -> int | None:
     return next((rank for rank, word in enumerate(words) if word in parts), None)
 
 
-def _say(task: str, found: Mapping[str, str], named: Mapping[str, str], header: bool) -> str:
+def _say(task: str, found: Mapping[str, str], named: Mapping[str, str], told: str) -> str:
+    """Return what was guessed in one sentence, after what was found out about the header."""
     guessed = [f"{ours} from {theirs!r}" for ours, theirs in found.items() if ours not in named and ours != theirs.lower()]
-    start = "" if header else "the first line looks like a row, so columns are numbered; "
-    if not guessed and header:
-        return "" if task == "classify" else f"guessed: task {task}, by its columns {', '.join(found)}"
+    if not guessed:
+        if task == "classify" or set(found) <= set(named):
+            return told
+        return "; ".join(filter(None, [told, f"guessed: task {task}, by its columns {', '.join(found)}"]))
     options = " ".join(f"--{ours.replace('_', '-')} {theirs!r}" for ours, theirs in found.items())
-    return f"{start}guessed: task {task}, {', '.join(guessed)}. If that is wrong, name the columns, e.g. {options}"
+    guess = f"guessed: task {task}, {', '.join(guessed)}. If that is wrong, name the columns, e.g. {options}"
+    return "; ".join(filter(None, [told, guess]))
