@@ -91,3 +91,29 @@ def test_readme_names_every_page_and_only_real_ones():
     readme = (REPO / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\(notebooks/(\d\d_\w+)\.ipynb\)", readme))
     assert named == {p.stem for p in NOTEBOOKS if p.parent.name == "notebooks"}
+
+
+def relative_links(path: Path) -> list[str]:
+    """Return the relative links in the prose of a notebook or a Markdown file."""
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    else:
+        text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$", "", text, flags=re.DOTALL))
+    return [link for link in links if not re.match(r"[a-z]+:|#|attachment:", link)]
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, REPO / "README.md", REPO / "data" / "README.md"], ids=lambda p: str(p.relative_to(REPO)))
+def test_no_relative_link_is_dead(path: Path):
+    dead = [link for link in relative_links(path) if not (path.parent / link.split("#")[0]).exists()]
+    assert dead == []
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.parent.name == "notebooks"], ids=lambda p: p.stem)
+def test_a_notebook_leads_to_its_neighbours_and_its_solutions(path: Path):
+    pages = sorted(p.name for p in NOTEBOOKS if p.parent.name == "notebooks")
+    place = pages.index(path.name)
+    links = relative_links(path)
+    assert {*pages[max(0, place - 1) : place], *pages[place + 1 : place + 2], f"solutions/{path.name}"} <= set(links)
+    assert f"../{path.name}" in relative_links(path.parent / "solutions" / path.name)
