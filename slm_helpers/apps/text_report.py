@@ -247,7 +247,10 @@ def _verdict(chosen: str, right: dict[str, np.ndarray], differences: pd.DataFram
         return f"Use none yet: {chosen} is not clearly better than always the majority class ({against(MAJORITY)}), with {accuracy}."
     if chosen == NGRAMS:
         return f"Use the n-gram model ({accuracy}): the network adds nothing on valid; on test the difference to it is {against(NETWORK)}."
-    return f"Use {chosen} ({accuracy}): against TF-IDF with a linear model {against(LINEAR)}; against the n-gram model {against(NGRAMS)}."
+    rivals = f"against TF-IDF with a linear model {against(LINEAR)}"
+    if table.loc[NGRAMS, "ci_low"] <= 0:
+        return f"Use {chosen} ({accuracy}) or the far smaller n-gram model: {against(NGRAMS)}; {rivals}."
+    return f"Use {chosen} ({accuracy}): {rivals}; against the n-gram model {against(NGRAMS)}."
 
 
 def _abstention(confidence: dict[str, np.ndarray], correct: dict[str, np.ndarray]) -> tuple[pd.DataFrame, dict[str, float]]:

@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 
 _MOST_CLASSES = 40  # in tables and pictures of the page; report.json has all
+_LEAST_ANSWERED = 0.01  # of the texts: a smaller share is no help
 _SHOWN_ROWS = 20  # to check, where rows are shown
 
 
@@ -92,14 +93,14 @@ def _as_markdown(report: TextReport, found: dict[str, Any], show_rows: bool) -> 
         difference=[f"{row.points:+.1f} [{row.ci_low:+.1f}, {row.ci_high:+.1f}]" for row in report.differences.itertuples()]
     )
     num = {split: f"{count:,} {split}" for split, count in report.rows.items()}
-    if advice["answered"] > 0:
+    if advice["answered"] >= _LEAST_ANSWERED:
         told = (
             f"Answering only from a confidence of {advice['threshold']:.2f} on, which valid chose for {TARGET_ACCURACY:.0%} accuracy, it "
             f"answers {advice['answered']:.0%} of the test texts with {advice['accuracy']:.0%} accuracy and hands "
             f"{advice['handed_over']:,} to a person."
         )
     else:
-        told = f"On valid no share of the texts is answered with {TARGET_ACCURACY:.0%} accuracy: a person should look at all of them."
+        told = f"No useful share of the texts is answered with {TARGET_ACCURACY:.0%} accuracy: a person should look at all of them."
     if report.twice > 0.05:
         twice = f"If the curve goes on, twice the rows add {report.twice:.1f} points."
     else:
@@ -186,6 +187,8 @@ def _draw_confusion(report: TextReport) -> str:
     names = [short_label(label) for label in report.labels]
     sns.heatmap(counts.fillna(0).astype(int), annot=True, fmt="d", cmap="Blues", cbar=False, ax=ax, xticklabels=names, yticklabels=names)
     ax.set(xlabel="Predicted", ylabel="Label")
+    ax.tick_params(axis="y", rotation=0)
+    ax.tick_params(axis="x", rotation=0 if max(map(len, names)) * len(names) < 60 else 90)
     return picture(ax, "How often each label got each prediction on test; the table of mistakes has the largest numbers off the diagonal.")
 
 
