@@ -218,6 +218,27 @@ def _build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="of the loopback address (default 8000; 0: a free one)")
     serve.set_defaults(run=_serve)
 
+    workshop = commands.add_parser("workshop", help="agenda, copies to fill, scores and an offline bundle for a room")
+    parts = workshop.add_subparsers(dest="part", required=True, metavar="PART")
+    plan = parts.add_parser("plan", help="an agenda from measured minutes")
+    plan.add_argument("--hours", type=float, required=True)
+    plan.add_argument("--for", dest="audience", choices=("beginners", "practitioners"), default="beginners")
+    plan.add_argument("--speed", type=float, default=1.0, help="how many times as long as stated the room's machines take (default 1)")
+    plan.add_argument("notebooks", nargs="*", metavar="NN", help="these instead of the audience's")
+    students = parts.add_parser("students", help="copies without outputs, with cells to fill and checks")
+    students.add_argument("notebooks", nargs="+", metavar="NN")
+    students.add_argument("--out", type=Path, required=True, metavar="DIR")
+    students.add_argument("--names", default="", help="a folder for each of these, separated by commas")
+    board = parts.add_parser("board", help="the room's score files as one picture and a table")
+    board.add_argument("--scores", type=Path, required=True, metavar="DIR", help="with a folder for each person")
+    board.add_argument("--out", type=Path, required=True, metavar="FILE", help="with the ending .png or .svg")
+    bundle = parts.add_parser("bundle", help="one folder for a room without a network")
+    bundle.add_argument("--out", type=Path, required=True, metavar="DIR")
+    bundle.add_argument("--wheels", type=Path, metavar="DIR", help="wheels for requirements.lock (default: pip downloads them)")
+    bundle.add_argument("--zip", action="store_true", help="pack it as DIR.zip")
+    parts.add_parser("door", help="is this machine ready for the workshop: one line")
+    workshop.set_defaults(run=_workshop)
+
     download = commands.add_parser("download", help="fetch a public data set into the cache")
     download.add_argument("name", metavar="NAME")
     download.set_defaults(run=_download)
@@ -285,7 +306,7 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps({"ready": all(row.ok for row in rows), "checks": [vars(row) for row in rows]}, ensure_ascii=False))
     else:
         for row in rows:
-            print(f"{'ok  ' if row.ok else 'MEND'}  {row.name:<16} {row.found}")
+            print(f"{'ok  ' if row.ok else 'FIX '}  {row.name:<16} {row.found}")
             if not row.ok:
                 print(f"      -> {row.advice}")
     return 0 if all(row.ok for row in rows) else 1
@@ -529,6 +550,43 @@ def _serve(options: argparse.Namespace) -> int:
         _say("{task} with {model} at ".format(**server.about) + f"{address}/{'predict' if server.generator is None else 'generate'}")
         server.serve_forever()
     return 0
+
+
+def _workshop(options: argparse.Namespace) -> int:
+    if options.part == "plan":
+        from slm_helpers.apps.workshop_plan import plan_workshop
+
+        print(plan_workshop(options.hours, audience=options.audience, numbers=options.notebooks, speed=options.speed), end="")
+    elif options.part == "students":
+        from slm_helpers.apps.workshop_students import write_student_copies
+
+        people = [name.strip() for name in options.names.split(",") if name.strip()]
+        written = write_student_copies(options.out, options.notebooks, people=people)
+        _show(f"{len(written)} notebooks in {options.out}; their check cells write scores/ beside them.")
+    elif options.part == "board":
+        from slm_helpers.apps.workshop_board import write_board
+
+        for row in write_board(options.scores, options.out).itertuples():
+            _show(f"{row.who}: {row.passed} of {row.total}")
+    elif options.part == "bundle":
+        from slm_helpers.apps.workshop_bundle import write_bundle
+
+        _show(f"{write_bundle(options.out, wheels=options.wheels, archive=options.zip, say=_say)} is ready; start.sh or start.bat begins.")
+    else:
+        return _door()
+    return 0
+
+
+def _door() -> int:
+    """Say in one line whether this machine is ready: files as they were packed, and a training step that learns."""
+    from slm_helpers._paths import REPO_DIR
+    from slm_helpers.apps.workshop_bundle import check_bundle
+    from slm_helpers.reports.machine import check_machine
+
+    wrong = check_bundle(REPO_DIR) or [f"{row.name}: {row.found}. {row.advice}" for row in check_machine() if not row.ok]
+    green, red, plain = ("\033[32m", "\033[31m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
+    print(f"{red}NOT READY{plain}: {_line('; '.join(wrong[:3]))}" if wrong else f"{green}READY{plain}: this machine runs the workshop.")
+    return 1 if wrong else 0
 
 
 def _download(options: argparse.Namespace) -> int:

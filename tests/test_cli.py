@@ -195,7 +195,7 @@ def test_check_says_what_to_do_and_exits_1_if_something_is_wrong(capsys, monkeyp
     rows = [Check("cores", True, "2"), Check("disk", False, "0.1 GB free", "Free 1 GB.")]
     monkeypatch.setattr(machine, "check_machine", lambda: rows)
     code, out, _ = run(capsys, "check")
-    assert code == 1 and "MEND  disk" in out and "-> Free 1 GB." in out
+    assert code == 1 and "FIX   disk" in out and "-> Free 1 GB." in out
     code, out, _ = run(capsys, "check", "--json")
     assert json.loads(out)["ready"] is False and len(json.loads(out)["checks"]) == 2
 
