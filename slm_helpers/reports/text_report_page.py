@@ -16,6 +16,7 @@ from slm_helpers.apps.text_report import TARGET_ACCURACY, TextReport
 from slm_helpers.data.files import atomic_write
 from slm_helpers.plots import plot_bars
 from slm_helpers.reports.html import html_page, markdown_to_html
+from slm_helpers.reports.json_values import rounded
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -80,18 +81,7 @@ def _as_json(report: TextReport, file: str, size: int) -> dict[str, Any]:
         "warnings": report.warnings,
         "files": {name: name for name in ("report.html", "report.md", "model", "predictions.csv", "rows_to_check.csv")},
     }
-    return _rounded(value)
-
-
-def _rounded(value: Any) -> Any:
-    """Return JSON without NaN and with six digits: so much is the same on every machine."""
-    if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_rounded(inner) for inner in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value.item() if hasattr(value, "item") else value
+    return rounded(value)
 
 
 def _as_markdown(report: TextReport, found: dict[str, Any], show_rows: bool) -> str:
