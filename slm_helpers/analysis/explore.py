@@ -12,11 +12,13 @@ from typing import Any
 
 from slm_helpers.analysis.copies import PHRASE, Copies, find_copies, shared_phrases
 from slm_helpers.analysis.drift import Drift, drift_verdict, moved_ngrams, separability
+from slm_helpers.analysis.headlines import find_headlines
 from slm_helpers.analysis.oddities import base_surprisal, character_surprisal, plain_oddities, standing
 from slm_helpers.analysis.periods import to_periods
 from slm_helpers.analysis.topics import (
     MAP_TEXTS,
     NEIGHBOURS,
+    TRUSTED,
     contradicted_labels,
     draw_map,
     find_topics,
@@ -34,7 +36,7 @@ import numpy as np
 import pandas as pd
 
 MIN_TEXTS = 5  # that an n-gram must stand in to be shown: what fewer texts hold may point to one of them
-NGRAM_WORDS = 4_000_000  # words of the texts whose n-grams are counted
+NGRAM_WORDS = 2_000_000  # words of the texts whose n-grams are counted
 TOPIC_TEXTS = 20_000  # texts for topics and for the neighbours of labels
 MOST_GROUPS = 12
 ODD = 4.0  # robust standard deviations
@@ -47,7 +49,7 @@ class Exploration:
 
     Attributes:
         facts: Numbers and short strings, ready for JSON.
-        tables: By name: lengths, languages, growth, ngrams, groups, typical, periods, personal_data, damage, oddities, topics, shifts, moved.
+        tables: By name: lengths, languages, growth, ngrams, groups, typical, periods, personal_data, oddities, topics, shifts, moved.
         rows: Tables of rows to look at, one a CSV file: copies, odd_rows, personal_data, shared_phrases, labels.
         map: Columns row, x, y, topic, group, of the texts on the map.
         typical_texts: Columns topic, row, text: the texts that are most of each topic.
@@ -111,7 +113,7 @@ def explore_texts(
     if against is not None:
         say("drift")
         _drift(look, against, others, all_copies)
-    found.headlines = _headlines(found)
+    found.headlines = find_headlines(found.facts)
     found.facts["headlines"] = [sentence for _, sentence in found.headlines]
     found.facts["seconds"] = round(time.perf_counter() - started, 2)
     return found
@@ -225,7 +227,7 @@ def _groups(look: _Look) -> None:
             found.facts["notes"].append(told)
         if len(names) > 1:
             known = positions[period[positions] >= 0]
-            ngrams = count_ngrams(look.table.take(known), period[known], len(names), min_texts=MIN_TEXTS)
+            ngrams = count_ngrams(look.table.take(known), period[known], len(names), longest=2, min_texts=MIN_TEXTS)
             counts = np.bincount(period[period >= 0], minlength=len(names))
             medians = lengths[period >= 0].groupby(period[period >= 0]).median().reindex(range(len(names)))
             found.tables["periods"] = pd.DataFrame({"period": names, "texts": counts, "median words": medians.to_numpy()})
@@ -385,10 +387,12 @@ def _labels(look: _Look, vectors: np.ndarray, positions: np.ndarray) -> None:
     if len(counts) < 2 or len(known) < 3 * NEIGHBOURS:
         return
     result = contradicted_labels(vectors[known], labels[known])
-    look.found.facts["labels"] |= {"agreement": result.agreement, "by_chance": result.chance, "contradicted": len(result.table)}
-    table = result.table.head(_MOST_ROWS)
-    columns = {name: table[name].to_numpy() for name in ("label", "suggested", "own", "others")}
-    look.found.rows["labels"] = look.rows_at(positions[known[table["position"]]], **columns)
+    facts = {"agreement": result.agreement, "by_chance": result.chance, "kappa": result.kappa, "trusted": result.kappa >= TRUSTED}
+    look.found.facts["labels"] |= facts | {"contradicted": len(result.table) if facts["trusted"] else None}
+    if facts["trusted"]:
+        table = result.table.head(_MOST_ROWS)
+        columns = {name: table[name].to_numpy() for name in ("label", "suggested", "own", "others")}
+        look.found.rows["labels"] = look.rows_at(positions[known[table["position"]]], **columns)
 
 
 def _drift(look: _Look, against: Collection, others: Sequence[str], copies: Copies) -> None:
@@ -443,71 +447,4 @@ def _some(texts: Sequence[str], seed: int) -> list[str]:
     """Return so many texts, drawn at random, that their words are about half of NGRAM_WORDS."""
     order = np.random.default_rng([seed, 4]).permutation(len(texts))
     sizes = np.cumsum([len(texts[place]) // 6 + 1 for place in order])
-    return [texts[place] for place in np.sort(order[: int(np.searchsorted(sizes, NGRAM_WORDS // 2)) + 1])]
-
-
-def _headlines(found: Exploration) -> list[tuple[str, str]]:
-    """Return what a person should look at first, the gravest at the top."""
-    facts, num = found.facts, found.facts["texts"]
-    lines: list[tuple[str, str]] = []
-    if "drift" in facts:
-        lines.append(("drift", facts["drift"]["verdict"]))
-        if facts["drift"]["copies"]:
-            lines.append(
-                (
-                    "drift",
-                    f"{_share(facts['drift']['copies'], facts['drift']['texts'])} of the second file stand in the first too, as they are or nearly.",
-                )
-            )
-    copies = facts["copies"]
-    for split in ("test", "valid"):
-        if copies.get(f"{split}_in_train"):
-            total = int((found.tables["groups"]["group"] == split).sum()) if False else copies[f"{split}_in_train"]
-            lines.append(
-                (
-                    "copies",
-                    f"{total:,} texts of {split} stand in train too, as they are or nearly: scores on them show what was learned by heart.",
-                )
-            )
-    surplus = copies["same_text"] + copies["same_words"] + copies["near"]
-    if surplus:
-        lines.append(
-            (
-                "copies",
-                f"{_share(surplus, num)} are copies of an earlier one: {copies['same_text']:,} the same text, {copies['same_words']:,} the same words, {copies['near']:,} nearly.",
-            )
-        )
-    if copies.get("groups_with_several_labels"):
-        lines.append(
-            (
-                "copies",
-                f"{copies['groups_with_several_labels']:,} groups of copies have several labels: no model can be right on all of them.",
-            )
-        )
-    personal = {kind: each["texts"] for kind, each in facts["personal_data"].items()}
-    if personal:
-        lines.append(("personal", f"Likely personal data: {', '.join(f'{kind} in {count:,} texts' for kind, count in personal.items())}."))
-    if facts["languages"]["other_texts"]:
-        lines.append(("languages", f"{_share(facts['languages']['other_texts'], num)} are not in {NAMES[facts['languages']['main']]}."))
-    if facts["damage"]["texts"]:
-        lines.append(("odd", f"{_share(facts['damage']['texts'], num)} are damaged: {', '.join(facts['damage']['kinds'])}."))
-    if facts["shared_phrases"]["mostly"]:
-        lines.append(
-            (
-                "copies",
-                f"{_share(facts['shared_phrases']['mostly'], num)} are mostly phrases of eight words that other texts share (templates, headers, footers).",
-            )
-        )
-    labels = facts.get("labels", {})
-    if labels.get("contradicted"):
-        lines.append(
-            ("labels", f"{labels['contradicted']:,} labels contradict those of the nearest texts (of {labels['looked_at']:,} looked at).")
-        )
-    if facts["data"]["left_out"]:
-        lines.append(("collection", f"{facts['data']['left_out']:,} of {facts['data']['rows']:,} rows could not be used."))
-    return lines
-
-
-def _share(count: int, total: int) -> str:
-    percent = 100 * count / total
-    return f"{count:,} of {total:,} texts ({'less than 0.1' if percent < 0.1 else f'{percent:.1f}'} %)"
+    return [texts[place] for place in np.sort(order[: int(np.searchsorted(sizes, NGRAM_WORDS)) + 1])]

@@ -13,7 +13,8 @@ import numpy as np
 
 READ_TOKENS = 64  # of a text that the base model scores
 MAX_TOKENS = 160_000  # of all texts together
-READ_CHARS = 200  # of a text whose characters are counted
+READ_CHARS = 150  # of a text whose characters are counted, less where there are very many texts
+_MOST_CHARS, _LEAST_CHARS = 6_000_000, 40
 _MAX_CODE = 4096  # characters told apart, the most frequent ones
 _NEIGHBOURS = 20  # length classes
 
@@ -63,7 +64,8 @@ def character_surprisal(texts: Sequence[str]) -> np.ndarray:
     A text's own n-grams are taken out before it is scored (leave one out), so that a strange text is not known by itself. This needs no
     model and knows every language: it finds what is unusual in this collection.
     """
-    parts = [np.frombuffer(f"\x02\x02{text[:READ_CHARS]}\x03".encode("utf-32-le", "replace"), dtype="<u4") for text in texts]
+    read = int(np.clip(_MOST_CHARS / max(len(texts), 1), _LEAST_CHARS, READ_CHARS))
+    parts = [np.frombuffer(f"\x02\x02{text[:read]}\x03".encode("utf-32-le", "replace"), dtype="<u4") for text in texts]
     lengths = np.array([len(part) for part in parts])
     if not len(parts):
         return np.zeros(0)
@@ -105,7 +107,7 @@ def standing(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """
     found = np.zeros(len(values))
     order = np.argsort(lengths, kind="stable")
-    for part in np.array_split(order, max(1, min(_NEIGHBOURS, len(values) // 50))):
+    for part in np.array_split(order, max(1, min(_NEIGHBOURS, len(values) // 100))):
         if len(part):
             off = values[part] - np.median(values[part])
             unit = 1.4826 * np.median(np.abs(off))

@@ -18,6 +18,7 @@ import pandas as pd
 MOST_WORDS = 20_000  # features
 DIMENSIONS = 100  # of the truncated SVD
 NEIGHBOURS = 10
+TRUSTED = 0.2  # least kappa of labels and neighbours
 MAP_TEXTS = 2000  # on the map
 _TOP = 8  # words that name a topic
 _WARM = 10.0  # fewer texts than this a topic are no topic
@@ -87,7 +88,7 @@ def find_topics(matrix, words: np.ndarray, *, num_topics: int | None = None, see
 
     num = matrix.shape[0]
     if num_topics is None:
-        num_topics = int(np.clip(num / 50, 2, 12))
+        num_topics = int(np.clip(num / 100, 2, 12))
     num_topics = min(num_topics, matrix.shape[1] - 1, int(num / _WARM))
     columns = ["topic", "words", "texts", "coherence"]
     if num_topics < 2:
@@ -105,6 +106,7 @@ def find_topics(matrix, words: np.ndarray, *, num_topics: int | None = None, see
     for place, topic in enumerate(order, 1):
         rank[topic] = place
         top = np.argsort(-model.components_[topic], kind="stable")[:_TOP]
+        top = top[model.components_[topic, top] > 0.05 * model.components_[topic, top[0]]]
         coherence = _coherence(matrix[:, top].astype(bool).toarray(), present[top])
         rows.append({"topic": place, "words": ", ".join(words[top]), "texts": int(counts[topic]), "coherence": coherence})
         own = np.flatnonzero(strongest == topic)
@@ -120,7 +122,7 @@ def _coherence(present: np.ndarray, share: np.ndarray) -> float:
         for b in range(a):
             both = joint[a, b]
             values.append(np.log(both / (share[a] * share[b])) / -np.log(both) if 0 < both < 1 else -1.0 if both == 0 else 1.0)
-    return float(np.mean(values))
+    return float(np.mean(values)) if values else 0.0
 
 
 def reduce_dimensions(matrix, *, seed: int = 42) -> np.ndarray:
@@ -128,9 +130,9 @@ def reduce_dimensions(matrix, *, seed: int = 42) -> np.ndarray:
     from sklearn.decomposition import TruncatedSVD
 
     size = min(DIMENSIONS, matrix.shape[1] - 1, matrix.shape[0] - 1)
-    if size < 2:
+    if size < 2 or matrix.nnz == 0:
         return np.zeros((matrix.shape[0], 2), dtype="float32")
-    vectors = TruncatedSVD(size, random_state=seed).fit_transform(matrix)
+    vectors = TruncatedSVD(size, n_iter=4, random_state=seed).fit_transform(matrix)
     return unit_length(vectors)
 
 
@@ -179,6 +181,8 @@ class Contradictions:
     Attributes:
         agreement: Mean share of neighbours with the same label.
         chance: What it would be if labels were dealt at random.
+        kappa: How far agreement is above chance, 1 at most. Below TRUSTED the neighbours know too little of the labels, and a contradiction
+            says nothing: the table is not worth a look.
         table: Columns position, label, suggested, own (share of neighbours with the label), others (with the suggested), the most
             contradicted first.
     """
@@ -186,6 +190,11 @@ class Contradictions:
     agreement: float
     chance: float
     table: pd.DataFrame
+
+    @property
+    def kappa(self) -> float:
+        """Agreement above chance, as a share of what is possible (Cohen 1960)."""
+        return (self.agreement - self.chance) / max(1 - self.chance, 1e-9)
 
 
 def contradicted_labels(vectors: np.ndarray, labels: np.ndarray, *, most_own: float = 0.1, least_other: float = 0.6) -> Contradictions:

@@ -79,7 +79,7 @@ def load_collection(
         frame = load_dataset(name)
         rows = (Row(values, where=f"row {number}") for number, values in enumerate(frame.to_dict("records"), 1))
     first = list(islice(rows, _SAMPLE))
-    wanted = _wanted(name, first, named, notes)
+    wanted = _wanted(name, first, named, notes, header=header)
     found = _collect(name, chain(first, rows), wanted, strict=strict, seed=seed)
     found.notes = notes + found.notes
     if len(found.frame) < 10 and list(wanted) == ["text"] and Path(name).is_file() and file_format(name) == ".txt":
@@ -87,7 +87,7 @@ def load_collection(
     return found
 
 
-def _wanted(name: str, sample: list[Row], named: dict[str, str], notes: list[str]) -> dict[str, str]:
+def _wanted(name: str, sample: list[Row], named: dict[str, str], notes: list[str], *, header: bool) -> dict[str, str]:
     """Return {our name: name in the file}."""
     sound = [row for row in sample if not row.broken]
     if not sound:
@@ -95,8 +95,8 @@ def _wanted(name: str, sample: list[Row], named: dict[str, str], notes: list[str
     present = list(dict.fromkeys(each for row in sound[:20] for each in row.column_names()))
     wanted = find_columns(present, named, task="classify", only=("text", "label"), where=name)
     if "text" not in wanted:
-        hint = no_header_hint(present, ("text", "label")) if _is_table(name) else ""
-        if hint and not present[0].isdigit():  # without a header the names are "1", "2" ...
+        hint = no_header_hint(present, ("text", "label")) if header and _is_table(name) else ""
+        if hint:
             raise ValueError(f"{name}: no column is called text.{hint}")
         lengths = {each: _mean_length(each, sound) for each in present if each not in wanted.values() and each != "tags"}
         longest = max(lengths, key=lambda each: lengths[each], default=None)
@@ -174,8 +174,12 @@ def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         return _as_text(list(value.values()))
     if isinstance(value, list | tuple | np.ndarray):
-        parts = [_as_text(each) for each in value]
-        return (" " if all(isinstance(each, str) and " " not in each for each in value) else "\n").join(part for part in parts if part)
+        if all(isinstance(each, str) for each in value):
+            return (" " if not any(" " in each for each in value) else "\n").join(value)
+        turns = [
+            each if isinstance(each, list | tuple) and all(isinstance(part, str) for part in each) else [_as_text(each)] for each in value
+        ]
+        return "\n".join(": ".join(turn) for turn in turns if any(turn))  # a speaker and what is said
     # NaN alone differs from itself.
     return "" if value is None or value != value else str(value)
 

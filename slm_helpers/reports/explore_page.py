@@ -11,12 +11,11 @@ from slm_helpers._checks import harmless_cell, printable
 from slm_helpers.analysis.copies import PHRASE, RUN, SIMILAR
 from slm_helpers.analysis.explore import MIN_TEXTS, ODD, TOPIC_TEXTS, Exploration
 from slm_helpers.analysis.oddities import READ_TOKENS
-from slm_helpers.analysis.topics import NEIGHBOURS
+from slm_helpers.analysis.topics import NEIGHBOURS, TRUSTED
 from slm_helpers.data.files import atomic_write
 from slm_helpers.reports.html import html_page
 from slm_helpers.reports.json_values import rounded
 from slm_helpers.reports.svg import CSS, svg_bars, svg_growth, svg_map
-from slm_helpers.text.languages import NAMES
 
 import pandas as pd
 
@@ -128,7 +127,10 @@ def _percent(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 def _rows(found: Exploration, name: str, show_rows: bool) -> str:
     """Return the first rows of a table of rows, with texts only if asked for."""
-    table = found.rows.get(name, pd.DataFrame()).head(_SHOWN_ROWS)
+    table = found.rows.get(name, pd.DataFrame())
+    if name == "copies" and len(table):
+        table = table.groupby("group", sort=False).head(3)
+    table = table.head(_SHOWN_ROWS)
     hidden = [] if show_rows else ["text", "found", "phrase"]
     return _table(table.drop(columns=hidden, errors="ignore"))
 
@@ -141,14 +143,14 @@ def _columns(found: Exploration) -> str:
 def _collection(found: Exploration) -> str:
     facts = found.facts
     notes = "".join(f"<li>{_t(_cut(note, 400))}</li>" for note in facts["notes"])
-    table = _percent(found.tables["lengths"], "share of texts that are no longer")
     classes = found.tables["length_classes"]
     about = f"Texts by number of words; the median is {facts['words']['median']:.0f} and the longest has {facts['words']['longest']:,}."
+    picture = svg_bars(classes["words"], classes["texts"], about=about, unit="texts", upright=True)
     return (
-        f"<p>{facts['data']['rows']:,} rows, {facts['data']['left_out']:,} left out, {facts['data']['repaired']:,} cells repaired. A text has "
-        f"{facts['words']['median']:,.0f} words at the median and {facts['words']['longest']:,} at most.</p>"
+        f"<p>{facts['data']['rows']:,} rows, {facts['data']['left_out']:,} left out, {facts['data']['repaired']:,} cells repaired. A text "
+        f"has {facts['words']['median']:,.0f} words at the median and {facts['words']['longest']:,} at most.</p>"
         + (f"<ul>{notes}</ul>" if notes else "")
-        + f"<h3>Texts by number of words</h3>{svg_bars(classes['words'], classes['texts'], about=about, unit='texts', upright=True)}{_table(table)}"
+        + f"<h3>Texts by number of words</h3>{picture}{_table(_percent(found.tables['lengths'], 'share of texts that are no longer'))}"
     )
 
 
@@ -157,7 +159,8 @@ def _languages(found: Exploration) -> str:
     about = "; ".join(f"{row.language}: {row.texts:,} texts" for row in table.itertuples())
     return (
         f"{svg_bars(table['language'], table['texts'], about=about, unit='texts')}"
-        "<p>By script, function words and letters. A text without any of these, such as a title of names, is not told. Odd texts below name "
+        "<p>By script, function words and letters. A text without any of these, such as a title of names, is not told. Odd texts below "
+        "name "
         "those in another language than most.</p>"
     )
 
@@ -219,7 +222,8 @@ def _time(found: Exploration) -> str:
     table = found.tables["periods"]
     about = "; ".join(f"{row.period}: {row.texts:,} texts" for row in table.itertuples())
     return (
-        f"<p>By column <code>{_t(_cut(found.facts['time']['column'], 60))}</code>; {found.facts['time']['not_understood']:,} times were not "
+        f"<p>By column <code>{_t(_cut(found.facts['time']['column'], 60))}</code>; {found.facts['time']['not_understood']:,} times were "
+        "not "
         f"understood.</p>{svg_bars(table['period'], table['texts'], about=about, unit='texts')}{_table(table)}"
         f"<h3>Typical of each period</h3>{_table(_joined(found.tables['typical_of_periods'], 'period')) or '<p>None.</p>'}"
     )
@@ -239,12 +243,15 @@ def _copies(found: Exploration, show_rows: bool) -> str:
         if f"{split}_in_train" in facts
     )
     told = (
-        f"<p>{phrases['texts_with_one']:,} texts hold a phrase of {PHRASE} words that {MIN_TEXTS} texts or more share without being copies; "
+        f"<p>{phrases['texts_with_one']:,} texts hold a phrase of {PHRASE} words that {MIN_TEXTS} texts or more share without being "
+        "copies; "
         f"{phrases['mostly']:,} consist of such phrases by more than half. They are in shared_phrases.csv.</p>"
     )
     return (
-        f"{_table(kinds)}<p>Near copies share at least {SIMILAR:.0%} of their runs of {RUN} words. {facts['groups']:,} groups of copies, the "
-        f"largest of {facts['largest']:,} texts; copies.csv lists them.</p>{more}{_rows(found, 'copies', show_rows)}<h3>Templates</h3>{told}"
+        f"{_table(kinds)}<p>Near copies share at least {SIMILAR:.0%} of their runs of {RUN} words. {facts['groups']:,} groups of copies, "
+        "the "
+        f"largest of {facts['largest']:,} texts; copies.csv lists "
+        f"them.</p>{more}{_rows(found, 'copies', show_rows)}<h3>Templates</h3>{told}"
         + (_rows(found, "shared_phrases", show_rows) if show_rows else "")
     )
 
@@ -261,7 +268,8 @@ def _odd(found: Exploration, show_rows: bool) -> str:
     about = "; ".join(f"{row.reason}: {row.texts:,}" for row in table.head(15).itertuples())
     picture = svg_bars(table["reason"].head(15), table["texts"].head(15), about=about, unit="texts") if len(table) else "<p>None.</p>"
     return (
-        f"<p>{found.facts['oddities']['texts']:,} texts stand out by one of these reasons at least. {_t(told)} Surprising means {ODD:.0f} robust "
+        f"<p>{found.facts['oddities']['texts']:,} texts stand out by one of these reasons at least. {_t(told)} Surprising means "
+        f"{ODD:.0f} robust "
         f"standard deviations from texts of about the same length. Odd is not wrong: look at them.</p>{picture}"
         f"<h3>Most reasons first</h3>{_rows(found, 'odd_rows', show_rows)}"
     )
@@ -273,7 +281,8 @@ def _personal(found: Exploration) -> str:
     warning = "<p>Patterns find no names and no street addresses: an empty table does not make a text anonymous.</p>"
     if not len(table):
         return f"<p>No pattern was found.</p>{warning}"
-    return f"{_table(table)}{warning}<p>personal_data.csv lists each with its row. Card and account numbers are counted if their check digits are right.</p>"
+    more = "personal_data.csv lists each with its row. Card and account numbers are counted if their check digits are right."
+    return f"{_table(table)}{warning}<p>{more}</p>"
 
 
 def _topics(found: Exploration, show_rows: bool) -> str:
@@ -310,8 +319,10 @@ def _topics(found: Exploration, show_rows: bool) -> str:
         else ""
     )
     return (
-        f"<p>{facts['texts']:,} texts without copies (of large collections, {TOPIC_TEXTS:,} drawn at random), factorised into topics by their "
-        f"words; {facts['without']:,} texts hold none of the words. A coherence above 0 means that the words of a topic stand in the same texts "
+        f"<p>{facts['texts']:,} texts without copies (of large collections, {TOPIC_TEXTS:,} drawn at random), factorised into topics by "
+        "their "
+        f"words; {facts['without']:,} texts hold none of the words. A coherence above 0 means that the words of a topic stand in the "
+        "same texts "
         f"more than by chance.</p>{_table(table)}<h3>Map</h3><p>{_t(told)} Points with a line in the table below are links.</p>{picture}"
         f"<h3>Texts that are most of a topic</h3>{_table(typical, anchors='row', links='p')}"
     )
@@ -323,10 +334,19 @@ def _labels(found: Exploration, show_rows: bool) -> str:
         return ""
     if "agreement" not in facts:
         return f"<p>{facts['classes']:,} classes on {facts['looked_at']:,} texts: too few to compare texts with their neighbours.</p>"
+    told = (
+        f"<p>{facts['agreement']:.0%} of the {NEIGHBOURS} nearest texts have the label of a text; by chance it were "
+        f"{facts['by_chance']:.0%} "
+        f"(kappa {facts['kappa']:.2f}). "
+    )
+    if not facts["trusted"]:
+        return (
+            f"{told}The words of a text say too little of its label here (kappa below {TRUSTED}): a contradiction would mean nothing.</p>"
+        )
     return (
-        f"<p>{facts['agreement']:.0%} of the {NEIGHBOURS} nearest texts have the label of a text; by chance it were {facts['by_chance']:.0%}. The "
-        f"further above chance, the more a contradiction says. {facts['contradicted']:,} of {facts['looked_at']:,} labels are contradicted: at most "
-        f"one neighbour has it and six at least agree on another. labels.csv lists them.</p>{_rows(found, 'labels', show_rows)}"
+        f"{told}{facts['contradicted']:,} of {facts['looked_at']:,} labels are contradicted: at most one neighbour has it and six at "
+        "least agree "
+        f"on another. labels.csv lists them.</p>{_rows(found, 'labels', show_rows)}"
     )
 
 
@@ -339,7 +359,8 @@ def _drift(found: Exploration) -> str:
         columns={"first": _cut(found.facts["data"]["file"], 40), "second": f"{_cut(facts['data']['file'], 40)} (second)"}
     )
     return (
-        f"<p><strong>{_t(facts['verdict'])}</strong></p><p>A linear classifier learned from half of the texts to tell the files apart and was "
+        f"<p><strong>{_t(facts['verdict'])}</strong></p><p>A linear classifier learned from half of the texts to tell the files apart "
+        "and was "
         "tested on the other half; an AUC of 0.5 means that it cannot. Copies stay in one half.</p>"
         f"{_table(shifts)}<h3>Words that moved</h3><p>Share of texts in the second file, and before.</p>{_table(moved) or '<p>None.</p>'}"
     )

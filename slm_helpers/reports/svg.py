@@ -15,7 +15,7 @@ svg .axis { stroke: var(--line); } svg .bar { fill: #0173b2; } svg .curve { fill
 svg .law { fill: none; stroke: #de8f05; stroke-width: 2; stroke-dasharray: 6 4; } svg .name { font-weight: bold; paint-order: stroke; }
 svg .name { stroke: var(--paper); stroke-width: 3px; } svg .point { stroke: var(--paper); stroke-width: 0.5; }
 svg a:hover .point, svg .point:target { stroke: var(--text); stroke-width: 3; } tr:target { background: var(--soft); outline: 2px solid; }
-.wide { overflow-x: auto; } .wide svg { min-width: 34rem; }
+figure { margin: 0.5rem 0; } .wide { overflow-x: auto; } .wide svg { min-width: 34rem; }
 """
 _WIDTH, _LINE, _MARGIN = 640, 22, 40
 

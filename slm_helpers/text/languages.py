@@ -10,8 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-_READ = 1000  # characters of a text that are looked at
+_READ = 400  # characters of a text that are looked at
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_MOSTLY = 0.8
 _PRIOR = 1.0  # in function words that no other language has
 _MIN_SHARE = 0.2  # of the letters beyond Latin ones, from which on a script decides
 
@@ -128,10 +129,13 @@ def detect_language(text: str, *, usual: str = "") -> str:
 
 
 def detect_languages(texts: Iterable[str]) -> list[str]:
-    """Return the language of each text of a collection, where the most frequent one is the usual one."""
+    """Return the language of each text of a collection; one that four fifths are in is the usual one."""
     texts = list(texts)
     found = [detect_language(text) for text in texts]
-    usual = next((language for language, _ in Counter(found).most_common() if language), "")
+    counts = Counter(language for language in found if language)
+    usual, count = next(iter(counts.most_common(1)), ("", 0))
+    if count < _MOSTLY * counts.total():
+        return found
     pairs = zip(texts, found, strict=True)
     return [language if language in ("", usual) else detect_language(text, usual=usual) for text, language in pairs]
 
