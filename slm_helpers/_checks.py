@@ -40,3 +40,14 @@ def printable(text: str) -> str:
         'caf\u00e9\\x1b[31m'
     """
     return _CONTROL.sub(lambda match: match.group().encode("unicode_escape").decode("ascii"), text)
+
+
+def harmless_cell(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: an apostrophe before = + - @ at its start, unless it is a number."""
+    if not cell.lstrip().startswith(("=", "+", "-", "@")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell

@@ -193,6 +193,19 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_file_options(report)
     report.set_defaults(run=_report)
 
+    explore = commands.add_parser("explore", help="what is in a file of texts: a page, and rows to look at as CSV")
+    explore.add_argument("--data", required=True, metavar="FILE", help="a file with texts, or the name of a set")
+    explore.add_argument("--against", metavar="FILE", help="a second file: has it drifted from the first?")
+    explore.add_argument("--out", required=True, type=Path, metavar="DIR")
+    explore.add_argument("--group", metavar="COLUMN", help="compare the texts of its values (default: the label, else the split)")
+    explore.add_argument("--time", metavar="COLUMN", help="dates, years or numbers: what is typical of each period")
+    explore.add_argument("--topics", type=int, metavar="N", help="number of topics (default: 2 to 12 by the number of texts)")
+    explore.add_argument("--base", default="slm-base-en", metavar="M", help="language model that marks odd texts, or none")
+    explore.add_argument("--seed", type=int, default=42)
+    explore.add_argument("--show-rows", action="store_true", help="show texts of the data on the page")
+    _add_file_options(explore, ("text", "label"))
+    explore.set_defaults(run=_explore)
+
     translate = commands.add_parser("translate", help="translate a sentence, or lines from standard input")
     translate.add_argument("text", nargs="?", metavar="TEXT", help="lines of standard input unless given")
     translate.add_argument("--to", default="", metavar="LANGUAGE", help="e.g. es; may be left out if the model knows only one")
@@ -263,8 +276,8 @@ def _add_row_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_file_options(parser: argparse.ArgumentParser) -> None:
-    for name in ALL_COLUMNS:
+def _add_file_options(parser: argparse.ArgumentParser, columns: tuple[str, ...] = ALL_COLUMNS) -> None:
+    for name in columns:
         about = name.replace("_", " ")
         parser.add_argument(
             f"--{name.replace('_', '-')}",
@@ -505,6 +518,35 @@ def _guessed(options: argparse.Namespace, files: Any) -> tuple[str, Any]:
     if guess.why:
         _say(guess.why)
     return guess.task, replace(files, columns=guess.columns, header=guess.header)
+
+
+def _explore(options: argparse.Namespace) -> int:
+    from slm_helpers.data.collection import load_collection
+    from slm_helpers.data.files import check_writable
+
+    if options.topics is not None and not 2 <= options.topics <= 100:
+        raise ValueError(f"--topics is {options.topics}, but must lie between 2 and 100.")
+    check_writable(options.out)
+    columns = {name: getattr(options, name) for name in ("text", "label", "group", "time")}
+    reading = {"encoding": options.encoding, "header": not options.no_header, "strict": options.strict, "seed": options.seed}
+    collection = load_collection(options.data, columns=columns, **reading)
+    against = load_collection(options.against, columns=columns, **reading) if options.against else None
+    from slm_helpers.analysis.explore import explore_texts
+    from slm_helpers.reports.explore_page import write_exploration
+
+    base = None if options.base == "none" else options.base
+    found = explore_texts(collection, against, base=base, num_topics=options.topics, seed=options.seed, say=_say)
+    value = write_exploration(found, options.out, show_rows=options.show_rows)
+    if options.json:
+        _print_json(value)
+    else:
+        lines = [
+            f"{value['texts']:,} texts, {value['words']['total']:,} words",
+            *value["headlines"],
+            f"The page: {options.out / 'explore.html'}",
+        ]
+        _show("\n".join(_line(line) for line in lines))
+    return 0
 
 
 def _translate(options: argparse.Namespace) -> int:

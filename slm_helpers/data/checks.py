@@ -18,7 +18,7 @@ _NO_SPACES = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")  # Thai, J
 _SHOWN = 3  # classes that a line names
 
 
-def describe_problems(frame: pd.DataFrame, *, task: str | None = None) -> list[str]:
+def describe_problems(frame: pd.DataFrame, *, task: str | None = None, show_texts: bool = True) -> list[str]:
     """Return short lines on what is odd about rows of `load_dataset`, the gravest first; none if nothing is.
 
     Looked at are rows left out or repaired, texts that stand in train and in another part too, as they are or nearly, classes that
@@ -27,6 +27,7 @@ def describe_problems(frame: pd.DataFrame, *, task: str | None = None) -> list[s
     Args:
         frame: Columns of the task and `split`.
         task: Its columns are looked at; without it, those that are there.
+        show_texts: Whether a line may quote a text; if not, none of the data leaves the table.
 
     Example:
         >>> rows = [("good", "a", "train"), ("bad", "b", "train"), ("good", "a", "test")]
@@ -45,7 +46,7 @@ def describe_problems(frame: pd.DataFrame, *, task: str | None = None) -> list[s
             lines += _odd_labels(frame, name)
             lines += _odd_counts(frame, name)
             if texts is not None:
-                lines += _conflicts(texts, frame[name], name)
+                lines += _conflicts(texts, frame[name], name, show_texts)
     return lines
 
 
@@ -158,7 +159,7 @@ def _some(counts: pd.Series) -> str:
     return shown + (f" and {len(counts) - _SHOWN:,} more" if len(counts) > _SHOWN else "")
 
 
-def _conflicts(texts: pd.Series, labels: pd.Series, name: str) -> Iterator[str]:
+def _conflicts(texts: pd.Series, labels: pd.Series, name: str, show_texts: bool) -> Iterator[str]:
     """Say how many texts stand there with different labels."""
     pairs = pd.DataFrame({"text": texts, "label": labels}).drop_duplicates()
     twice = pairs["text"].duplicated(keep=False).to_numpy()
@@ -166,4 +167,5 @@ def _conflicts(texts: pd.Series, labels: pd.Series, name: str) -> Iterator[str]:
         number = pairs["text"][twice].nunique()
         first = pairs["text"].iloc[int(np.argmax(twice))]
         theirs = ", ".join(map(repr, pairs["label"][pairs["text"] == first].head(3)))
-        yield f"{number:,} texts have several values of {name} ({theirs} for {first[:60]!r}): no model can be right on all of them."
+        example = f" ({theirs} for {first[:60]!r})" if show_texts else ""
+        yield f"{number:,} texts have several values of {name}{example}: no model can be right on all of them."

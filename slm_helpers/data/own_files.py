@@ -55,7 +55,7 @@ def load_own(path: Path, options: Options) -> pd.DataFrame:
         frame = _with_iob2(path, frame, wanted, options)
     frame = frame.drop(columns="sentence", errors="ignore")
     if list(wanted) == ["text"] and len(frame) < 10 and file_format(path) == ".txt" and options.split is None:
-        frame = _cut_long_texts(frame, options)
+        frame = cut_long_texts(frame, options.notes)
     frame = frame.assign(**{name: value for name, value in OPTIONAL.items() if name not in frame and GOES_WITH[name] <= set(frame)})
     if options.task is not None:
         frame = frame[[name for name in frame if name in (*task_columns(options.task), "split", "where")]]
@@ -68,6 +68,25 @@ def load_own(path: Path, options: Options) -> pd.DataFrame:
     frame = frame.drop(columns="where")
     _report_left_out(frame, read, options)
     return frame
+
+
+def cut_long_texts(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Return few long texts cut at the ends of sentences, so that parts of them can be held out; `notes` gets a line on it."""
+    if frame["text"].str.len().sum() < _LONG_TEXT:
+        return frame
+    size = max(200, int(frame["text"].str.len().sum()) // 100)
+    rows = []
+    for row in frame.to_dict("records"):
+        piece = ""
+        for sentence in re.split(r"(?<=[.!?。！？\n])(?=\s|[^\x00-\x7f])", row["text"]):
+            piece += sentence
+            if len(piece) >= size:
+                rows.append(row | {"text": piece.strip()})
+                piece = ""
+        if piece.strip():
+            rows.append(row | {"text": piece.strip()})
+    notes.append(f"{len(frame)} long text(s) were cut at sentence ends into {len(rows)} pieces, so that some can be held out")
+    return pd.DataFrame(rows)
 
 
 @dataclass
@@ -202,25 +221,6 @@ def _with_iob2(path: Path, frame: pd.DataFrame, wanted: dict[str, str], options:
         options.notes.append(note)
     check_tags(frame.assign(where=frame["where"] + f", column {wanted['tags']!r}"))
     return frame
-
-
-def _cut_long_texts(frame: pd.DataFrame, options: Options) -> pd.DataFrame:
-    """Cut few long texts at the ends of sentences, so that parts of them can be held out."""
-    if frame["text"].str.len().sum() < _LONG_TEXT:
-        return frame
-    size = max(200, int(frame["text"].str.len().sum()) // 100)
-    rows = []
-    for row in frame.to_dict("records"):
-        piece = ""
-        for sentence in re.split(r"(?<=[.!?。！？\n])(?=\s|[^\x00-\x7f])", row["text"]):
-            piece += sentence
-            if len(piece) >= size:
-                rows.append(row | {"text": piece.strip()})
-                piece = ""
-        if piece.strip():
-            rows.append(row | {"text": piece.strip()})
-    options.notes.append(f"{len(frame)} long text(s) were cut at sentence ends into {len(rows)} pieces, so that some can be held out")
-    return pd.DataFrame(rows)
 
 
 def _with_split(path: Path, frame: pd.DataFrame, options: Options) -> pd.DataFrame:

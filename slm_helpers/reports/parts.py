@@ -24,7 +24,7 @@ def rounded(value: Any) -> Any:
     """Return JSON without NaN and with six digits: so much is the same on every machine."""
     if isinstance(value, dict):
         return {name: rounded(inner) for name, inner in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [rounded(inner) for inner in value]
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None

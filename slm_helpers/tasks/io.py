@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from slm_helpers._checks import harmless_cell
 from slm_helpers._progress import ProgressLine
 from slm_helpers.data.checks import describe_problems
 from slm_helpers.data.files import atomic_write, check_writable, file_format, read_rows
@@ -449,11 +450,11 @@ def _writer(file: IO[str], ending: str, names: list[str], target: str | Path, *,
 
     def cells(row: dict[str, Any]) -> list[str]:
         found = ["" if row.get(name) is None else str(row[name]) for name in names]
-        return [_harmless(cell) for cell in found] if safe else found
+        return [harmless_cell(cell) for cell in found] if safe else found
 
     if ending == ".csv":
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([_harmless(name) for name in names] if safe else names)
+        writer.writerow([harmless_cell(name) for name in names] if safe else names)
         return lambda row: writer.writerow(cells(row))
     file.write("\t".join(names) + "\n")
 
@@ -464,14 +465,3 @@ def _writer(file: IO[str], ending: str, names: list[str], target: str | Path, *,
         file.write("\t".join(line) + "\n")
 
     return write
-
-
-def _harmless(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: an apostrophe before = + - @ at its start, unless it is a number."""
-    if not cell.lstrip().startswith(("=", "+", "-", "@")):
-        return cell
-    try:
-        float(cell)
-    except ValueError:
-        return f"'{cell}"
-    return cell

@@ -8,8 +8,8 @@ import numpy as np
 
 # Words, or single signs: punctuation, and the characters of scripts that write no spaces. Marks belong to the letter before them.
 CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_MARKS = r"\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0dff\u0e00-\u0eff\u200d\ufe0f"
-WORD_UNIT = re.compile(rf"[{CJK}]|(?:[^\W{CJK}]|[{_MARKS}])+|[^\w\s]")
+MARKS = r"\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0dff\u0e00-\u0eff\u200d\ufe0f"
+WORD_UNIT = re.compile(rf"[{CJK}]|(?:[^\W{CJK}]|[{MARKS}])+|[^\w\s]")
 _ENDING = re.compile(r"(?<=\w{3})(ments?|ions?|ings?|ers?|ed|es|ly|s|e|y)$")
 QUESTION_WORDS = ("who", "when", "where", "why", "which", "what", "many", "much", "how")  # how many and how much before how
 FUNCTION_WORDS = (

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from slm_helpers.apps import workshop_bundle
@@ -31,7 +32,7 @@ def minutes(agenda: str) -> list[tuple[int, int]]:
 def test_an_agenda_has_no_gaps_and_ends_in_time(hours, audience, speed):
     rows = minutes(plan_workshop(hours, audience=audience, speed=speed))
     assert rows[0][0] == 0 and rows[-1][0] + rows[-1][1] <= 60 * hours
-    assert all(start + length == following for (start, length), (following, _) in zip(rows, rows[1:], strict=False))
+    assert all(start + length == following for (start, length), (following, _) in pairwise(rows))
     assert max(length for _, length in rows) <= 90
 
 
