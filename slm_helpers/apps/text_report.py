@@ -18,6 +18,7 @@ from slm_helpers.data.checks import describe_problems
 from slm_helpers.metrics.classification import calibration_error, class_table, confusion_table, score_table
 from slm_helpers.metrics.intervals import mean_interval
 from slm_helpers.tasks.text_classification import TextClassifier, linear_classifier
+from slm_helpers.text.languages import NAMES, detect_languages
 from slm_helpers.text.tfidf import build_tfidf
 
 import numpy as np
@@ -34,6 +35,7 @@ _CURVE = (0.125, 0.25, 0.5, 1.0)  # shares of train on the learning curve
 _CURVE_DRAWS = 3
 _FOLDS = 5
 _MANY_ROWS = 3_000  # from which on label errors are looked for by words alone, with a faster solver
+_LANGUAGE_TEXTS = 2000  # that are looked at
 _LARGE = 300_000  # rows times classes, from which on linear models take the usual regularisation instead of trying four
 _NETWORK_SHARE = 0.6  # of the time
 
@@ -127,7 +129,7 @@ def report_on_texts(
     return TextReport(
         labels=labels,
         rows={split: len(rows) for split, rows in parts.items()},
-        warnings=[*several, *warnings, *_thin_test(parts)],
+        warnings=[*several, *warnings, *foreign_texts(frame, base), *_thin_test(parts)],
         rivals=rivals,
         chosen=chosen,
         verdict=_verdict(chosen.name, right, differences),
@@ -352,6 +354,16 @@ def find_label_errors(frame: pd.DataFrame, *, seed: int = 42) -> pd.DataFrame:
     table = table[doubtful].assign(margin=lambda t: t["probability"] - t["probability_of_label"])
     table = table.sort_values("margin", ascending=False, kind="stable")[columns].reset_index(drop=True)
     return table.round({"probability": 4, "probability_of_label": 4})
+
+
+def foreign_texts(frame: pd.DataFrame, base: Any) -> list[str]:
+    """Return a line where most texts are not in the language of the base."""
+    texts = frame["text"].sample(min(_LANGUAGE_TEXTS, len(frame)), random_state=0)
+    counts = pd.Series(detect_languages(texts)).replace("", np.nan).dropna().value_counts(normalize=True)
+    if base is None or not len(counts) or counts.get("en", 0.0) >= 0.5:
+        return []
+    shares = ", ".join(f"{share:.0%} {NAMES[code]}" for code, share in counts.head(3).items())
+    return [f"By their words the texts are {shares}; the base model has read English, so it helps little: look at the n-gram model first."]
 
 
 def _thin_test(parts: dict[str, pd.DataFrame]) -> list[str]:

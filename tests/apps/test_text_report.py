@@ -3,7 +3,7 @@
 import json
 import re
 
-from slm_helpers.apps.text_report import BOTH, LINEAR, MAJORITY, NETWORK, NGRAMS, choose, report_on_texts
+from slm_helpers.apps.text_report import BOTH, LINEAR, MAJORITY, NETWORK, NGRAMS, choose, foreign_texts, report_on_texts
 from slm_helpers.cli import main
 from slm_helpers.reports.text_report_page import write_report
 
@@ -124,3 +124,10 @@ def test_what_cannot_be_reported_on_is_one_line(tmp_path, capsys, rows, options,
     assert main(["report", "--data", str(tmp_path / "mine.csv"), "--out", str(tmp_path / "out"), *options]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_texts_that_the_base_cannot_read_are_told():
+    german = pd.DataFrame({"text": ["Das Essen war nicht gut und der Raum war kalt.", "Wir kommen gern wieder, es war sehr schön."] * 10})
+    assert foreign_texts(german, "slm-base-en")[0].startswith("By their words the texts are 100% German; the base model has read English")
+    english = pd.DataFrame({"text": ["The food was not good and the room was cold."] * 10})
+    assert foreign_texts(english, "slm-base-en") == [] == foreign_texts(german, None)
