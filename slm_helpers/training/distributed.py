@@ -15,12 +15,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from slm_helpers._checks import check_choice, check_positive
 from slm_helpers._signals import exit_on_sigterm
 from slm_helpers.training.config import STREAM_DEFAULTS, TrainConfig, check_unused
+from slm_helpers.training.shards import char_shards
 from slm_helpers.training.workers import LOOPBACK, WorkersFailed, free_ports, private_loopback, run_workers
 
 import numpy as np
@@ -43,6 +43,7 @@ class DistributedJob:
     steps: int = 10  # updates of the weights
     accumulate: int = 1  # parts in which a worker computes the gradient of its windows, one after the other
     local_steps: int = 1  # updates that each worker makes on its own between two averages of the weights; 1: none
+    unrolled: bool = False  # TensorFlow: compile every step of the loop over time: some seconds at the start, faster steps afterwards
     checkpoint_dir: str | None = None  # also holds weights.safetensors at the end
     checkpoint_steps: int = 10
 
@@ -91,6 +92,7 @@ def train_distributed(
     restarts: int = 0,
     start_timeout: float = 180.0,
     step_timeout: float = 60.0,
+    probe: Sequence[int] = (),
     on_report: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> list[dict[str, Any]]:
     """Train jobs one after the other with one group of processes on this machine; none of them is left at the end, or after an error.
@@ -102,8 +104,9 @@ def train_distributed(
         restarts: How often the group is started again after a worker died or hung. A job goes on from its checkpoint, if it has any.
         start_timeout: Seconds until the first report at the latest.
         step_timeout: Seconds that a step may take at most.
+        probe: Sizes of vectors whose sum over the workers is timed before the first job (tensorflow only).
         on_report: Told every report of every worker: kind ("start", "step", "end"), job, rank, pid, and for a step its number (from 1),
-            loss_nats, compute_seconds and reduce_seconds.
+            loss_nats, compute_seconds and reduce_seconds. Of the probe: kind "sum", size and seconds, a list.
 
     Returns:
         For each job: losses (nats, one a step, mean over the workers), num_parameters, payload_bytes (that a worker puts into sums, a
@@ -116,6 +119,8 @@ def train_distributed(
     """
     for job in jobs:
         job.check_for(workers, backend)
+    if probe and backend == "jax":
+        raise ValueError("probe needs backend='tensorflow': on JAX a sum is part of the compiled step.")
     found, failures = _Reports(workers), 0
 
     def note(report: dict[str, Any]) -> None:
@@ -124,7 +129,7 @@ def train_distributed(
 
     while left := {number: job.as_json() for number, job in enumerate(jobs) if not found.has_ended(number)}:
         try:
-            _run_group(left, workers, backend, start_timeout, step_timeout, note)
+            _run_group({"jobs": left, "probe": list(probe)}, workers, backend, start_timeout, step_timeout, note)
         except WorkersFailed:
             failures += 1
             if failures > restarts:
@@ -133,8 +138,7 @@ def train_distributed(
     return [found.summary(number) | facts for number in range(len(jobs))]
 
 
-def _run_group(jobs: dict, workers: int, backend: str, start_timeout: float, step_timeout: float, on_report: Callable) -> None:
-    value = {"jobs": jobs, "step_timeout": step_timeout}
+def _run_group(value: dict, workers: int, backend: str, start_timeout: float, step_timeout: float, on_report: Callable) -> None:
     command = [sys.executable, "-m", "slm_helpers.training.distributed_worker"]
     with ExitStack() as stack:
         prefix = stack.enter_context(private_loopback()) if workers > 1 else []
@@ -145,7 +149,7 @@ def _run_group(jobs: dict, workers: int, backend: str, start_timeout: float, ste
             try:
                 return run_workers(
                     [command] * workers,
-                    [value] * workers,
+                    [value | {"step_timeout": step_timeout}] * workers,
                     environments=environments,
                     prefix=prefix,
                     start_timeout=start_timeout,
@@ -216,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
                 batch_size=options.batch_size, window=options.window, learning_rate=options.learning_rate, seed=options.seed
             )
             job = DistributedJob(
-                shards=options.shards or _bundled_shards(Path(folder)),
+                shards=options.shards or _bundled_shards(folder),
                 network={"embedding_dim": options.embedding_dim, "units": options.units},
                 config=config,
                 steps=options.steps,
@@ -229,6 +233,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, WorkersFailed) as error:
         print(f"distributed: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("distributed: interrupted; all workers have ended", file=sys.stderr)
+        return 130
     if options.json:
         print(json.dumps(result))
         return 0
@@ -238,17 +245,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _bundled_shards(folder: Path) -> str:
-    """Make shards of the bundled stories by characters, and return their folder."""
+def _bundled_shards(folder: str) -> str:
     from slm_helpers.data.loading import load_dataset
-    from slm_helpers.text.tokenizers import train_char_tokenizer
-    from slm_helpers.training.shards import prepare_shards
 
-    texts = load_dataset("stories").query("split == 'train'")["text"]
-    train_char_tokenizer(texts).save(folder / "tokenizer.json")
-    texts.to_frame().to_json(folder / "texts.jsonl", orient="records", lines=True)
-    prepare_shards(folder / "texts.jsonl", folder / "tokenizer.json", folder / "shards", rows_per_shard=50)
-    return str(folder / "shards")
+    return str(char_shards(load_dataset("stories").query("split == 'train'")["text"].tolist(), folder))
 
 
 def _parser() -> argparse.ArgumentParser:

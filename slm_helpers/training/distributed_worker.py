@@ -16,7 +16,7 @@ from typing import Any
 
 from slm_helpers._backend import keras
 from slm_helpers.data.files import atomic_write
-from slm_helpers.models.language_model import build_language_model
+from slm_helpers.models.language_model import any_length, build_language_model, recurrent_layers
 from slm_helpers.training.batches import WindowBatches
 from slm_helpers.training.config import learning_rate_at
 from slm_helpers.training.distributed import DistributedJob
@@ -35,6 +35,8 @@ def main() -> None:
     """Train the jobs that standard input names."""
     value, report = connect_to_launcher()
     cluster = JaxCluster() if keras.backend.backend() == "jax" else TensorFlowCluster(value["step_timeout"])
+    for size in value["probe"]:
+        report({"kind": "sum", "size": size, "seconds": cluster.time_sums(size)})
     for number, settings in value["jobs"].items():
         run_job(DistributedJob.from_json(settings), cluster, lambda values, number=int(number): report({"job": number} | values))
         keras.backend.clear_session()
@@ -48,6 +50,9 @@ def run_job(job: DistributedJob, cluster: "JaxCluster | TensorFlowCluster", repo
         raise ValueError(f"{job.shards} holds windows for a batch of {batches.batch_size} only, not {config.batch_size}. Use more text.")
     keras.utils.set_random_seed(config.seed)  # every worker draws the same first weights
     model = build_language_model(tokens.vocab_size, **job.network)
+    if not job.unrolled:
+        for layer in recurrent_layers(model):
+            any_length(layer)
     trainer = cluster.trainer(model, job)
     checkpoints = _Checkpoints(job, tokens.code, cluster)
     losses = checkpoints.load(trainer.variables)
@@ -106,6 +111,15 @@ class TensorFlowCluster:
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(values))
 
         return self.strategy.run(reduce, args=(vector,))
+
+    def time_sums(self, size: int, *, repeats: int = 15) -> list[float]:
+        """Return how long each of some sums of a vector of `size` numbers takes; the first, which sets things up, is left out."""
+        vector, times = self.tf.ones(size), []
+        for _ in range(repeats + 1):
+            started = time.perf_counter()
+            self.mean(vector).numpy()
+            times.append(time.perf_counter() - started)
+        return times[1:]
 
     def trainer(self, model: keras.Model, job: DistributedJob) -> "TensorFlowTrainer":
         """Return what makes the steps of a job."""
@@ -226,7 +240,7 @@ class _Checkpoints:
         self.own = cluster.rank if self.files > 1 else 0
         self.writes, self.leads = cluster.rank < self.files, cluster.rank == 0
         described = job.as_json()
-        for name in ("shards", "checkpoint_dir", "checkpoint_steps"):
+        for name in ("shards", "checkpoint_dir", "checkpoint_steps", "unrolled"):
             described.pop(name)  # a place or a pace, not what is trained
         self.code = hashlib.sha256(json.dumps([described, data], sort_keys=True).encode()).hexdigest()
 

@@ -11,14 +11,14 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from slm_helpers._checks import check_positive, check_share
 from slm_helpers._signals import exit_on_sigterm
 from slm_helpers.data.files import atomic_write, read_rows, sha256_of
-from slm_helpers.text.tokenizers import Tokenizer
+from slm_helpers.text.tokenizers import Tokenizer, train_char_tokenizer
 from slm_helpers.training.workers import WorkersFailed, connect_to_launcher, run_workers
 
 import numpy as np
@@ -118,6 +118,16 @@ def prepare_shards(
     return table[["shard", "worker", "rows", "repeated", "train_tokens", "valid_tokens"]]
 
 
+def char_shards(texts: Sequence[str], folder: str | Path, *, workers: int = 1, rows_per_shard: int = 20, valid_share: float = 0.0) -> Path:
+    """Make a character tokeniser and shards of a few texts: tokenizer.json, texts.jsonl and the folder shards, which is returned."""
+    folder = Path(folder)
+    train_char_tokenizer(texts).save(folder / "tokenizer.json")
+    pd.DataFrame({"text": list(texts)}).to_json(folder / "texts.jsonl", orient="records", lines=True)
+    settings = {"workers": workers, "rows_per_shard": rows_per_shard, "valid_share": valid_share}
+    prepare_shards(folder / "texts.jsonl", folder / "tokenizer.json", folder / "shards", **settings)
+    return folder / "shards"
+
+
 class ShardedTokens:
     """One stream of token ids in many files, read where they are asked for: `WindowBatches` takes it in place of an array."""
 
@@ -208,6 +218,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, WorkersFailed) as error:
         print(f"shards: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("shards: interrupted; all workers have ended", file=sys.stderr)
+        return 130
     print(table.to_string(index=False))
     return 0
 

@@ -47,9 +47,10 @@ def run_workers(
     prefix: Sequence[str] = (),
     start_timeout: float = 180.0,
     step_timeout: float = 60.0,
+    may_fail: int = 0,
     on_report: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> None:
-    """Run workers side by side until all have ended well; at the end, also of an error, none is left.
+    """Run workers side by side until all have ended; at the end, also of an error, none is left.
 
     Args:
         commands: One a worker; its place is the worker's rank.
@@ -58,10 +59,11 @@ def run_workers(
         prefix: Put before each command, e.g. from `private_loopback`.
         start_timeout: Seconds until the first report at the latest.
         step_timeout: Seconds from one report of any worker to the next at the latest.
-        on_report: Told every report, with `rank` and `pid` of its worker added.
+        may_fail: Workers that may end with an exit code other than 0 while the others go on, for work that needs no company.
+        on_report: Told every report, with `rank` and `pid` of its worker added; and {"failed": how} of a worker that may fail.
 
     Raises:
-        WorkersFailed: If a worker ends with an exit code other than 0, or none reports in time.
+        WorkersFailed: If one worker more ends with an exit code other than 0, or none reports in time.
     """
     environments = environments or [{} for _ in commands]
     reports: queue.SimpleQueue = queue.SimpleQueue()
@@ -69,12 +71,19 @@ def run_workers(
     try:
         for rank, (command, value, more) in enumerate(zip(commands, inputs, environments, strict=True)):
             workers.append(_Worker(rank, [*prefix, *command], value, os.environ | more, reports))
-        _follow(workers, reports, start_timeout, step_timeout, on_report)
+        _follow(workers, reports, start_timeout, step_timeout, may_fail, on_report)
     finally:
         _end(workers)
 
 
-def _follow(workers: list["_Worker"], reports: queue.SimpleQueue, start_timeout: float, step_timeout: float, on_report: Callable) -> None:
+def _follow(
+    workers: list["_Worker"],
+    reports: queue.SimpleQueue,
+    start_timeout: float,
+    step_timeout: float,
+    may_fail: int,
+    on_report: Callable[[dict[str, Any]], None],
+) -> None:
     left, timeout = {worker.rank for worker in workers}, start_timeout
     heard = time.monotonic()
     while left:
@@ -86,11 +95,12 @@ def _follow(workers: list["_Worker"], reports: queue.SimpleQueue, start_timeout:
             heard, timeout = time.monotonic(), step_timeout
             on_report(report | {"rank": rank, "pid": workers[rank].process.pid})
             continue
-        code = workers[rank].process.wait()
         left.discard(rank)
-        if code:
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise WorkersFailed(f"Worker {rank} of {len(workers)} {how}. {workers[rank].last_words()}".strip(), rank)
+        if how := workers[rank].failure():
+            may_fail -= 1
+            if may_fail < 0:
+                raise WorkersFailed(f"Worker {rank} of {len(workers)} {how}", rank)
+            on_report({"failed": how, "rank": rank, "pid": workers[rank].process.pid})
 
 
 class _Worker:
@@ -115,22 +125,27 @@ class _Worker:
                 print(line, end="", file=self.errors)  # a library that writes to standard output
         reports.put((self.rank, None))
 
-    def last_words(self) -> str:
-        """Return the last line of the error stream."""
+    def failure(self) -> str:
+        """Return how the process ended, with the last line of its error stream; "" if it ended well."""
+        code = self.process.wait()
         self.errors.seek(0)
-        return next((line.strip() for line in reversed(self.errors.read().splitlines()) if line.strip()), "")[:500]
+        last = next((line.strip() for line in reversed(self.errors.read().splitlines()) if line.strip()), "")[:500]
+        how = f"was ended by {signal.Signals(-code).name}." if code < 0 else f"ended with exit code {code}."
+        return f"{how} {last}".strip() if code else ""
 
 
 def _end(workers: list[_Worker]) -> None:
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.terminate()
+            if hasattr(signal, "SIGCONT"):
+                worker.process.send_signal(signal.SIGCONT)  # a stopped process hears SIGTERM when it goes on
     deadline = time.monotonic() + _GRACE
     for worker in workers:
         try:
             worker.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            worker.process.kill()  # a stopped process, or one inside a computation, does not hear SIGTERM
+            worker.process.kill()  # it does not hear SIGTERM, or does not obey
             worker.process.wait()
         worker.reader.join()
         for stream in (worker.process.stdin, worker.process.stdout, worker.errors):

@@ -6,14 +6,12 @@ import signal
 from contextlib import contextmanager
 from pathlib import Path
 
-from slm_helpers.text.tokenizers import train_char_tokenizer
 from slm_helpers.training import distributed
 from slm_helpers.training.config import TrainConfig
 from slm_helpers.training.distributed import DistributedJob, main, train_distributed, worker_environments
-from slm_helpers.training.shards import prepare_shards
+from slm_helpers.training.shards import char_shards
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 from safetensors.numpy import load_file
@@ -28,11 +26,10 @@ STEPS = 8
 @pytest.fixture(scope="module")
 def job(tmp_path_factory) -> DistributedJob:
     folder = tmp_path_factory.mktemp("data")
-    train_char_tokenizer(TEXTS).save(folder / "tokenizer.json")
-    pd.DataFrame({"text": TEXTS}).to_json(folder / "texts.jsonl", orient="records", lines=True)
-    prepare_shards(folder / "texts.jsonl", folder / "tokenizer.json", folder / "shards", rows_per_shard=7)
     network = {"embedding_dim": 6, "units": 10}
-    return DistributedJob(shards=str(folder / "shards"), network=network, config=CONFIG, steps=STEPS, checkpoint_steps=4)
+    return DistributedJob(
+        shards=str(char_shards(TEXTS, folder, rows_per_shard=7)), network=network, config=CONFIG, steps=STEPS, checkpoint_steps=4
+    )
 
 
 def keeping(job: DistributedJob, folder: Path, **changes) -> DistributedJob:

@@ -62,6 +62,13 @@ def test_a_killed_worker_is_named_by_its_signal():
         run_workers([COMMAND], ["hang"], on_report=lambda report: os.kill(report["pid"], signal.SIGKILL))
 
 
+def test_one_that_may_fail_leaves_the_others_at_work():
+    reports = run("fail", "two", may_fail=1)
+    assert [report["rank"] for report in reports] == [0, 0, 1] and reports[1]["failed"].startswith("ended with exit code 3.")
+    with pytest.raises(WorkersFailed, match="exit code 3"):
+        run("fail", "fail", may_fail=1)
+
+
 def test_silence_is_a_failure_also_of_a_stopped_process():
     pids: list[int] = []
 
