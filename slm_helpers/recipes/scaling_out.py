@@ -31,7 +31,9 @@ def measure(backend: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         texts = load_dataset("stories").query("split == 'train'")["text"].tolist()
         job = DistributedJob(shards=str(char_shards(texts, folder)), config=CONFIG, **JOB)
-        jobs = [job, dataclasses.replace(job, local_steps=5)] if backend == "tensorflow" else [job]
+        jobs = {"": job, ", windows of 64": dataclasses.replace(job, config=dataclasses.replace(CONFIG, window=64))}
+        if backend == "tensorflow":
+            jobs[", an average every 5 steps"] = dataclasses.replace(job, local_steps=5)
         for workers in WORKERS[backend]:
             sums: dict[int, list[float]] = {}
 
@@ -40,10 +42,10 @@ def measure(backend: str) -> list[dict[str, Any]]:
                     sums.setdefault(report["size"], []).extend(report["seconds"])
 
             probe = PROBE if backend == "tensorflow" and workers > 1 else ()
-            found = train_distributed(jobs, workers=workers, backend=backend, probe=probe, on_report=note)
+            found = train_distributed(list(jobs.values()), workers=workers, backend=backend, probe=probe, on_report=note)
             losses[workers] = np.array(found[0]["losses"])
             values = {"loss_difference": np.abs(losses[workers] - losses[1]).max(), "last_loss_nats": losses[workers][-1]}
-            for name, result in zip(("", ", an average every 5 steps"), found, strict=False):
+            for name, result in zip(jobs, found, strict=True):
                 measured = {key: result[key] for key in ("payload_bytes", "sent_bytes", "compute_seconds", "reduce_seconds")}
                 rows += _rows(f"{backend}, {workers} workers{name}", "stories", measured | (values if not name else {}), result)
             for size, seconds in sums.items():

@@ -61,7 +61,14 @@ def test_two_processes_make_the_steps_of_one_on_tensorflow(job, alone, tmp_path)
         keeping(job, tmp_path / "parts", accumulate=2),
         keeping(job, tmp_path / "local", local_steps=4),
     ]
-    plain, parts, local = train_distributed(jobs, workers=2)
+    sums: dict[int, dict] = {}
+
+    def note(report: dict) -> None:
+        if report["kind"] == "sum":
+            sums[report["rank"]] = report
+
+    plain, parts, local = train_distributed(jobs, workers=2, probe=[50], on_report=note)
+    assert {report["size"] for report in sums.values()} == {50} and all(len(sums[rank]["seconds"]) == 15 for rank in range(2))
     assert_same(plain, tmp_path / "plain", alone)
     assert_same(parts, tmp_path / "parts", alone)
     bytes_of_all = 4 * (plain["num_parameters"] + 1)
@@ -133,6 +140,7 @@ def test_two_processes_make_the_steps_of_one_on_jax(job, tmp_path, monkeypatch):
         ({}, {"workers": 3}, "batch_size is 8, but must be a multiple of workers x accumulate, 3"),
         ({"accumulate": 3}, {"workers": 2}, "multiple of workers x accumulate, 6"),
         ({"local_steps": 2}, {"backend": "jax"}, "need backend='tensorflow'"),
+        ({}, {"backend": "jax", "probe": [5]}, "probe needs backend='tensorflow'"),
         ({}, {"backend": "torch"}, "backend is 'torch', but must be one of"),
         ({}, {"workers": 0}, "workers is 0"),
     ],
