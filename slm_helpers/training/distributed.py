@@ -127,9 +127,10 @@ def train_distributed(
         found.add(report)
         on_report(report)
 
-    while left := {number: job.as_json() for number, job in enumerate(jobs) if not found.has_ended(number)}:
+    while left := {number: job for number, job in enumerate(jobs) if not found.has_ended(number)}:
+        value = worker_input(left, step_timeout=step_timeout, probe=probe)
         try:
-            _run_group({"jobs": left, "probe": list(probe)}, workers, backend, start_timeout, step_timeout, note)
+            _run_group(value, workers, backend, start_timeout, step_timeout, note)
         except WorkersFailed:
             failures += 1
             if failures > restarts:
@@ -149,7 +150,7 @@ def _run_group(value: dict, workers: int, backend: str, start_timeout: float, st
             try:
                 return run_workers(
                     [command] * workers,
-                    [value | {"step_timeout": step_timeout}] * workers,
+                    [value] * workers,
                     environments=environments,
                     prefix=prefix,
                     start_timeout=start_timeout,
@@ -159,6 +160,12 @@ def _run_group(value: dict, workers: int, backend: str, start_timeout: float, st
             except WorkersFailed as error:
                 if "Could not start gRPC server" not in str(error) or attempt == _TRIES - 1:  # somebody took the port meanwhile
                     raise
+
+
+def worker_input(jobs: dict[int, DistributedJob], *, step_timeout: float = 60.0, probe: Sequence[int] = ()) -> dict[str, Any]:
+    """Return what `distributed_worker` reads as one line of JSON; write it to a file for a worker that you start yourself."""
+    described = {str(number): job.as_json() for number, job in jobs.items()}
+    return {"jobs": described, "probe": list(probe), "step_timeout": step_timeout}
 
 
 def worker_environments(backend: str, addresses: Sequence[str], *, private: bool = False) -> list[dict[str, str]]:

@@ -4,6 +4,8 @@ Who it is and where the others are, it reads from the variables that TensorFlow 
 them it is alone. `distributed.py` starts these processes on one machine. On a cluster, set the variables on each machine and run
 
     python -m slm_helpers.training.distributed_worker < job.json
+
+where job.json holds json.dumps(worker_input({0: job})) of `distributed`.
 """
 
 import hashlib

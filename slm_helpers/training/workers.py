@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 LOOPBACK = "127.0.0.1"  # the only address that workers of one machine use
+_LAUNCHED = "SLM_LAUNCHED"  # set for a worker whose input stays open while its launcher lives
 _GRACE = 5.0  # seconds from SIGTERM to SIGKILL
 # A process that holds a network with the loopback device alone, until its input ends. 0x8914: SIOCSIFFLAGS; 0x49: up, loopback, running.
 _HOLD_NETWORK = """
@@ -70,7 +71,7 @@ def run_workers(
     workers: list[_Worker] = []
     try:
         for rank, (command, value, more) in enumerate(zip(commands, inputs, environments, strict=True)):
-            workers.append(_Worker(rank, [*prefix, *command], value, os.environ | more, reports))
+            workers.append(_Worker(rank, [*prefix, *command], value, os.environ | more | {_LAUNCHED: "1"}, reports))
         _follow(workers, reports, start_timeout, step_timeout, may_fail, on_report)
     finally:
         _end(workers)
@@ -154,9 +155,9 @@ def _end(workers: list[_Worker]) -> None:
 
 
 def connect_to_launcher() -> tuple[Any, Callable[[dict[str, Any]], None]]:
-    """In a worker: return its input and the function that reports; from now on the process ends when its launcher does.
+    """In a worker: return its input and the function that reports; from now on the process ends when its launcher does, if it has one.
 
-    Whatever else is printed goes to the error stream.
+    Whatever else is printed goes to the error stream. A worker without a launcher gets its input from a file: `worker < input.json`.
     """
     value = json.loads(sys.stdin.readline())
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -170,7 +171,8 @@ def connect_to_launcher() -> tuple[Any, Callable[[dict[str, Any]], None]]:
         stream.write(json.dumps(values) + "\n")
         stream.flush()
 
-    threading.Thread(target=end_with_launcher, daemon=True).start()
+    if _LAUNCHED in os.environ:
+        threading.Thread(target=end_with_launcher, daemon=True).start()
     return value, report
 
 

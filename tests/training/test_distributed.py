@@ -1,14 +1,17 @@
 """Several processes make the steps of one, on both routes; a worker that dies changes nothing but the time."""
 
 import dataclasses
+import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 from slm_helpers.training import distributed
 from slm_helpers.training.config import TrainConfig
-from slm_helpers.training.distributed import DistributedJob, main, train_distributed, worker_environments
+from slm_helpers.training.distributed import DistributedJob, main, train_distributed, worker_environments, worker_input
 from slm_helpers.training.shards import char_shards
 
 import numpy as np
@@ -110,6 +113,17 @@ def test_after_a_kill_the_group_goes_on_from_its_checkpoint_to_the_same_end(job,
         train_distributed(jobs, workers=1, on_report=kill_once)
     assert started == [4]
     assert_same(result, tmp_path / "one", alone)
+
+
+@pytest.mark.slow
+def test_a_worker_started_by_hand_reads_its_job_from_a_file(job, alone, tmp_path):
+    (tmp_path / "job.json").write_text(json.dumps(worker_input({0: keeping(job, tmp_path / "out")})), encoding="utf-8")
+    command = [sys.executable, "-m", "slm_helpers.training.distributed_worker"]
+    with open(tmp_path / "job.json", encoding="utf-8") as file:
+        process = subprocess.run(command, stdin=file, capture_output=True, text=True, check=True)
+    last = json.loads(process.stdout.splitlines()[-1])
+    assert last["kind"] == "end"
+    assert_same(last, tmp_path / "out", alone)
 
 
 @pytest.mark.slow
