@@ -33,7 +33,9 @@ else:
     with _quiet_stderr():
         import keras
 
-        keras.ops.zeros(1) + 1  # the second note comes with the first computation
+        # The second note comes with the first computation. One process of several must meet the others before it computes anything.
+        if not {"TF_CONFIG", "KERAS_DISTRIBUTION_PROCESS_ID"} & set(os.environ):
+            keras.ops.zeros(1) + 1
 
 
 def cached_on(model: keras.Model, key: Any, make: Callable[[], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Recurrent layers and a loss with gradients of their own: the only TensorFlow of the package.
+"""Recurrent layers and a loss with gradients of their own: the only TensorFlow of the package beside `training.distributed_worker`.
 
 Keras' recurrent layers on TensorFlow add up the gradient of the recurrent weights from one small matrix product a time step.
 `FastGRU` and `FastLSTM` keep the gradients at the gates of every step and make one large product of them at the end. Where all
