@@ -172,7 +172,7 @@ def _lengths(look: _Look) -> None:
     look.found.tables["lengths"] = pd.DataFrame(quantiles)
     look.found.facts["words"] = {"total": int(words.sum()), "median": float(np.median(words)), "longest": int(words.max())}
     look.found.facts["characters"] = {"total": int(chars.sum()), "median": float(np.median(chars)), "longest": int(chars.max())}
-    edges = np.unique(np.geomspace(1, max(int(words.max()), 2) + 1, 16).astype("int64"))
+    edges = np.unique(np.geomspace(max(int(words.min()), 1), max(int(words.max()), 2) + 1, 16).astype("int64"))
     counts, _ = np.histogram(np.maximum(words, 1), bins=[*edges[:-1], edges[-1] + 1])
     names = [
         f"{low}" if high - low == 1 else f"{low}–{high - 1}" for low, high in zip(edges[:-1], [*edges[1:-1], edges[-1] + 1], strict=True)

@@ -41,7 +41,7 @@ def _copies(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _texts(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     num, languages, damage = facts["texts"], facts["languages"], facts["damage"]
-    personal = [f"{kind} in {each['texts']:,} texts" for kind, each in facts["personal_data"].items()]
+    personal = [f"{kind} in {each['texts']:,} text{'s' * (each['texts'] > 1)}" for kind, each in facts["personal_data"].items()]
     if personal:
         yield "personal", f"Likely personal data: {', '.join(personal)}."
     if languages["other_texts"]:

@@ -1,6 +1,5 @@
 """Dates and times as periods: years, quarters, months, weeks or days, whichever are at most twelve."""
 
-import re
 import warnings
 from collections.abc import Sequence
 
@@ -43,7 +42,7 @@ def to_periods(values: Sequence[str]) -> tuple[np.ndarray, list[str], str]:
             place = period.map({name: number for number, name in enumerate(names)}).fillna(-1)
             return place.to_numpy(dtype="int64"), shown, told
     period, names, _ = _parts(dates.dt.year.astype("float64"))
-    return period, [re.sub(r"\.0\b", "", name) for name in names], told
+    return period, names, told
 
 
 def _parts(numbers: pd.Series) -> tuple[np.ndarray, list[str], str]:
@@ -53,5 +52,6 @@ def _parts(numbers: pd.Series) -> tuple[np.ndarray, list[str], str]:
         place = numbers.map({value: number for number, value in enumerate(distinct)}).fillna(-1)
         return place.to_numpy(dtype="int64"), [f"{value:g}" for value in distinct], ""
     part = pd.qcut(numbers, MOST_PERIODS, labels=False, duplicates="drop")
-    names = [f"{own.min():.10g} to {own.max():.10g}" for _, own in numbers.groupby(part)]
+    ends = [(f"{own.min():.10g}", f"{own.max():.10g}") for _, own in numbers.groupby(part)]
+    names = [first if first == last else f"{first} to {last}" for first, last in ends]
     return part.fillna(-1).to_numpy(dtype="int64"), names, ""

@@ -132,7 +132,8 @@ def reduce_dimensions(matrix, *, seed: int = 42) -> np.ndarray:
     size = min(DIMENSIONS, matrix.shape[1] - 1, matrix.shape[0] - 1)
     if size < 2 or matrix.nnz == 0:
         return np.zeros((matrix.shape[0], 2), dtype="float32")
-    vectors = TruncatedSVD(size, n_iter=4, random_state=seed).fit_transform(matrix)
+    with np.errstate(invalid="ignore"):  # the explained share of texts that are all alike is 0 / 0
+        vectors = TruncatedSVD(size, n_iter=4, random_state=seed).fit_transform(matrix)
     return unit_length(vectors)
 
 

@@ -144,7 +144,10 @@ def is_shown(ngram: str) -> bool:
 
 
 def frequent_ngrams(found: dict[str, Any], *, num: int = 15, plain_words: frozenset[str] = frozenset()) -> pd.DataFrame:
-    """Return the n-grams of each length that stand in most texts: columns n, ngram, texts. Words of `plain_words` alone do not count."""
+    """Return the n-grams of each length that stand in most texts: columns n, ngram, texts.
+
+    N-grams of `plain_words` and single letters alone are left out.
+    """
     rows = []
     totals = found["counts"].sum(axis=1)
     for n in np.unique(found["sizes"]):
@@ -152,7 +155,8 @@ def frequent_ngrams(found: dict[str, Any], *, num: int = 15, plain_words: frozen
         taken = 0
         for place in places[np.argsort(-totals[places], kind="stable")]:
             ngram = found["ngrams"][place]
-            if taken < num and is_shown(ngram) and not all(word in plain_words for word in ngram.split(" ")):
+            content = [word for word in ngram.split(" ") if word not in plain_words and (len(word) > 1 or not word.isascii())]
+            if taken < num and is_shown(ngram) and content:
                 rows.append({"n": int(n), "ngram": ngram, "texts": int(totals[place])})
                 taken += 1
     return pd.DataFrame(rows, columns=["n", "ngram", "texts"])

@@ -245,7 +245,8 @@ def _copies(found: Exploration, show_rows: bool) -> str:
     told = (
         f"<p>{phrases['texts_with_one']:,} texts hold a phrase of {PHRASE} words that {MIN_TEXTS} texts or more share without being "
         "copies; "
-        f"{phrases['mostly']:,} consist of such phrases by more than half. They are in shared_phrases.csv.</p>"
+        f"{phrases['mostly']:,} consist of such phrases by more than "
+        f"half.{' They are in shared_phrases.csv.' if phrases['phrases'] else ''}</p>"
     )
     return (
         f"{_table(kinds)}<p>Near copies share at least {SIMILAR:.0%} of their runs of {RUN} words. {facts['groups']:,} groups of copies, "

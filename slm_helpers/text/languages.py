@@ -116,7 +116,7 @@ def detect_language(text: str, *, usual: str = "") -> str:
     for word in _WORD.findall(text.replace("’", "'")):
         for language, weight in _WEIGHTS.get(word, ()):
             scores[language] += weight
-    for language, weight, pattern in _SIGNS:
+    for language, weight, pattern in _SIGNS if not _is_clear(scores) else ():
         found = len(pattern.findall(text))
         if found:
             scores[language] += weight * found
@@ -138,6 +138,12 @@ def detect_languages(texts: Iterable[str]) -> list[str]:
         return found
     pairs = zip(texts, found, strict=True)
     return [language if language in ("", usual) else detect_language(text, usual=usual) for text, language in pairs]
+
+
+def _is_clear(scores: Counter[str]) -> bool:
+    """Whether function words alone decide: many of them, and three times as many as for any other language."""
+    (_, first), (_, second) = (*scores.most_common(2), ("", 0.0), ("", 0.0))[:2]
+    return first >= 4 and first >= 3 * second
 
 
 def _script(text: str) -> str:
