@@ -470,7 +470,7 @@ def _print_result(result: dict[str, Any], options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> int:
     from slm_helpers.data.files import check_writable
     from slm_helpers.models.folders import check_replaceable
-    from slm_helpers.tasks.io import load_parts
+    from slm_helpers.tasks.io import load_parts, with_valid
 
     if options.max_minutes < 0.5:
         raise ValueError(f"max_minutes is {options.max_minutes:g}, but half a minute is the least that training and scoring take.")
@@ -479,6 +479,7 @@ def _report(options: argparse.Namespace) -> int:
     files = _file_options(options)
     task, files = _guessed(options, files)
     frame = load_parts(task, train=[options.data], test=options.test, files=files, seed=options.seed)
+    frame = with_valid(frame, seed=options.seed)
     about = {
         "base": None if options.base == "none" else options.base,
         "max_minutes": options.max_minutes,
@@ -511,7 +512,7 @@ def _guessed(options: argparse.Namespace, files: Any) -> tuple[str, Any]:
         from slm_helpers.data.loading import list_datasets
 
         sets = list_datasets().set_index("name")["task"]
-        return options.task or sets.get(options.data, "classify"), files
+        return options.task or ("translate" if "::" in options.data else sets.get(options.data, "classify")), files
     from slm_helpers.data.guess import guess_columns
 
     guess = guess_columns(options.data, files.columns, task=options.task, header=files.header, encoding=files.encoding)

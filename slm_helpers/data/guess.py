@@ -70,7 +70,9 @@ def guess_columns(
     for tried in [task] if task else _BY_NAME:
         found = _by_name(tried, names, named)
         if found is not None and (task or tried not in ("tag", "command") or _are_tags(rows, found)):
-            return Guess(tried, found, header, _say(tried, found, named, told))
+            # What is called as we call it the reader finds itself; in a file of tokens a name would mean a column of its own.
+            columns = {ours: theirs for ours, theirs in found.items() if ours in named or ours != theirs}
+            return Guess(tried, columns, header, _say(tried, found, named, told))
     if task not in (None, "classify"):
         raise ValueError(
             f"{path}: the columns of the task {task} ({', '.join(TASK_COLUMNS[task])}) are not among {', '.join(names)}. Name them."

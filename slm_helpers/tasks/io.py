@@ -278,6 +278,16 @@ def load_parts(
     return _with_columns(frame, task, train[0])
 
 
+def with_valid(frame: pd.DataFrame, *, seed: int = 42) -> pd.DataFrame:
+    """Return rows with a valid part: as they are, or with a tenth of train (2,000 rows at most) where the file has train and test only."""
+    train = frame["split"] == "train"
+    if (frame["split"] == "valid").any() or train.sum() < 10:
+        return frame
+    frame = frame.copy()
+    frame.loc[train, "split"] = _deal_valid(frame[train], seed)
+    return frame
+
+
 def check_free_disk(folder: Path) -> None:
     """Raise OSError if the disk has no room for a model: better now than after the training."""
     free = shutil.disk_usage(folder).free

@@ -3,6 +3,7 @@
 import json
 
 from slm_helpers.data.guess import guess_columns
+from slm_helpers.data.loading import load_dataset
 
 import pytest
 
@@ -57,6 +58,13 @@ def test_a_first_line_that_is_a_row_is_no_header(tmp_path, name, sep):
 def test_a_task_is_known_by_its_columns(tmp_path, row, task):
     path = write(tmp_path, "\n".join(json.dumps(row) for _ in range(12)), "mine.jsonl")
     assert guess_columns(path, {}).task == task
+
+
+def test_a_file_of_tokens_needs_no_names(tmp_path):
+    path = write(tmp_path, "\n".join(f"Ann B-PER\nlikes O\n{letter}{letter}tea O\n" for letter in "abcdefghijkl"), "mine.conll")
+    guess = guess_columns(path, {})
+    assert (guess.task, guess.columns) == ("tag", {})
+    assert len(load_dataset(str(path), task=guess.task, **guess.columns)) == 12
 
 
 @pytest.mark.parametrize(

@@ -231,3 +231,11 @@ def test_rows_in_memory_are_sent_to_the_estimator(model):
             call(model, pd.DataFrame({"text": ["good"]}))
     with pytest.raises(TypeError, match=r"load\(folder\).predict\(texts\)"):
         io.predict(model, "rows.csv")
+
+
+def test_a_valid_part_is_dealt_where_a_file_has_train_and_test_only():
+    frame = pd.DataFrame({"text": [f"text {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"], "label": ["x", "y"] * 13})
+    frame["split"] = ["train"] * 20 + ["test"] * 6
+    dealt = io.with_valid(frame)
+    assert dealt["split"].value_counts().to_dict() == {"train": 18, "test": 6, "valid": 2}
+    assert io.with_valid(dealt) is dealt and (frame["split"] != "valid").all()
