@@ -112,7 +112,7 @@ def report_on_task(
     if missing:
         raise ValueError(f"There are no rows of {missing[0]}. Leave the column split out: then rows are dealt 80/10/10.")
     measure = _MEASURES["recall" if task == "answer" and not frame["context"].any() else task]
-    warnings = describe_problems(frame, task=task)
+    warnings = describe_problems(frame, task=task, show_texts=False)
     rivals = []
     for name, baseline in measure.baselines().items():
         say(name)

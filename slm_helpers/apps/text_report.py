@@ -108,7 +108,7 @@ def report_on_texts(
         raise ValueError(f"There are no rows of {missing[0]}. Leave the column split out: then rows are dealt 80/10/10.")
     labels = sorted(set(parts["train"]["label"]))
     parts = {split: rows[rows["label"].isin(labels)] for split, rows in parts.items()}
-    warnings = describe_problems(frame, task="classify")
+    warnings = describe_problems(frame, task="classify", show_texts=False)
     say("n-gram models and TF-IDF")
     linear, C = _linear(parts, seed)
     rivals = [_majority(parts), linear, _ngrams(parts, seed)]
