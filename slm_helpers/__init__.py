@@ -11,6 +11,7 @@ A module lives in the folder of what it returns, and imports from folders above 
     generation   a network to a text
     baselines    what a network has to beat
     tasks        one task a module: train, evaluate, predict
+    analysis     a model or a collection of texts to what can be said about it
     apps, plots, recipes, reports, cli   what is built on all of it
 """
 
@@ -41,6 +42,7 @@ _PUBLIC = {
     "TokenTagger": "tasks.token_classification",
     "Translator": "tasks.translation",
     "describe_problems": "data.checks",
+    "explain": "analysis.explain",
     "list_datasets": "data.loading",
     "load": "tasks",
     "load_dataset": "data.loading",
