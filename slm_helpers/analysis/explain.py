@@ -290,8 +290,9 @@ def _occlusion_table(text: str, logits: np.ndarray, linear: np.ndarray, label: i
 
 
 def _without(text: str, start: int, end: int) -> str:
-    """Leave out a word and the space after it; a text without a word left is a space, as on the page."""
-    return text[:start] + re.sub(r"^\s", "", text[end:]) or " "
+    """Leave out a word and one space beside it, as the page does; a text without a word left is a space."""
+    after = re.sub(r"^\s", "", text[end:])
+    return (text[:start] + after if after else text[:start].rstrip()) or " "
 
 
 def _gradient_table(

@@ -7,6 +7,8 @@ through time has it.
 from collections.abc import Callable
 from typing import Any
 
+from slm_helpers._threads import single_blas_thread
+
 import numpy as np
 
 _CHUNK = 2048  # tokens read together: what the backward pass needs of them stays below 100 MB
@@ -39,10 +41,12 @@ class ClassifierNetwork:
             raise ValueError(f"The weights of a text classifier lack {error}. Copy the folder again.") from error
         self._forward, self._backward = _CELLS[cell]
 
+    @single_blas_thread()
     def logits(self, vectors: np.ndarray) -> np.ndarray:
         """Return the logits for token vectors, shape (batch, time, size) -> (batch, num_classes); all rows have the same length."""
         return np.concatenate([self._pooled(part)[0] @ self._kernel + self._bias for part in _parts(vectors)])
 
+    @single_blas_thread()
     def gradient(self, vectors: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return logits @ direction and its gradient at the token vectors.
 

@@ -149,7 +149,7 @@ def test_more_ngrams_than_are_looked_up_still_add_up(classifier):
 
 def test_occlusion_is_the_probability_without_the_word(classifier):
     found = explain(classifier, "a good day")
-    probs = classifier.predict_proba(["a good day", "good day", "a day", "a good "])
+    probs = classifier.predict_proba(["a good day", "good day", "a day", "a good"])
     best = probs[0].argmax()
     assert found.label == classifier.classes_[best] == "praise" and found.probability == pytest.approx(probs[0, best], abs=1e-6)
     np.testing.assert_allclose(found.table["score"], probs[0, best] - probs[1:, best], atol=1e-6)
