@@ -42,6 +42,7 @@ _PUBLIC = {
     "TokenTagger": "tasks.token_classification",
     "Translator": "tasks.translation",
     "describe_problems": "data.checks",
+    "explain": "analysis.explain",
     "list_datasets": "data.loading",
     "load": "tasks",
     "load_dataset": "data.loading",

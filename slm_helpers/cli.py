@@ -178,6 +178,9 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_row_engine(predict)
     predict.add_argument("--keep-bad", action="store_true", help="leave the prediction of a row without a value empty, instead of stopping")
     predict.add_argument("--safe-csv", action="store_true", help="put ' before cells that a spreadsheet would run as a formula")
+    predict.add_argument(
+        "--explain", action="store_true", help="add a column with the words that counted, as word:+0.310 (.jsonl: a list); classifiers only"
+    )
     _add_file_options(predict)
     predict.set_defaults(run=_predict)
 
@@ -432,6 +435,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from slm_helpers.tasks.io import predict
 
+    if options.explain:
+        from slm_helpers.analysis.explain import check_classifier, explain_rows
+
+        check_classifier(options.model)
     result = predict(
         options.model,
         options.input,
@@ -440,6 +447,7 @@ def _predict(options: argparse.Namespace) -> int:
         keep_bad=options.keep_bad,
         safe_csv=options.safe_csv,
         engine=options.engine,
+        explain=explain_rows if options.explain else None,
     )
     if options.json:
         _print_json(result)

@@ -12,8 +12,8 @@ import slm_helpers
 PACKAGE = Path(slm_helpers.__file__).parent
 # A module may import from its own folder and from those before it; modules with an underscore ("_") stand before all folders.
 FOLDERS = (
-    *("_", "data", "text", "metrics", "models", "deploy", "training", "generation", "baselines", "tasks"),
-    *("analysis", "apps", "plots", "recipes", "reports", "cli"),
+    *("_", "data", "text", "metrics", "models", "deploy", "training", "generation", "baselines", "tasks", "analysis"),
+    *("apps", "plots", "recipes", "reports", "cli"),
 )
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if (path.stem != "__main__" and path.parent != PACKAGE) or path.stem[:2] != "__")
 

@@ -104,6 +104,7 @@ BUNDLED: dict[str, Corpus] = {
     "service_conversations": Corpus("service_conversations.jsonl", "dialogue", "whole customer-service conversations"),
     "voice_commands": Corpus("voice_commands.jsonl", "tag", "spoken commands in 12 intents with slots"),
     "fact_records": Corpus("fact_records.jsonl", "translate", "facts of products, places, events; two texts each", _fact_rows),
+    "minimal_pairs": Corpus("minimal_pairs.jsonl", "minimal_pairs", "a sentence and a broken copy of it, in twelve phenomena of English"),
     "students": Corpus("students.csv", "trace", "400 simulated learners on 20 skills (a simulation)"),
 }
 

@@ -186,6 +186,7 @@ def predict(
     keep_bad: bool = False,
     safe_csv: bool = False,
     engine: str = "onnx",
+    explain: Callable[[Task, Sequence[dict[str, Any]], str], list[Any]] | None = None,
 ) -> dict[str, Any]:
     """Add a prediction and its confidence to each row of a file, in constant memory; `target` is written only if all goes well.
 
@@ -197,6 +198,8 @@ def predict(
         keep_bad: Leave the prediction of a row without a value empty; else such a row is an error.
         safe_csv: Put an apostrophe before cells that a spreadsheet would run as a formula.
         engine: That of `open_estimator`.
+        explain: Gives a cell of the column `explanation` for each row, from the estimator, rows with `predict_columns`, and the ending
+            of the target.
 
     Returns:
         task, model, rows, left_empty, seconds, rows_per_second.
@@ -220,20 +223,27 @@ def predict(
     reading = {"task": kind.task, "columns": files.columns} | files.reading()
 
     def cleaned(rows: Sequence[Row]) -> list[dict[str, Any] | None]:
-        return [_cleaned(row, read, filled, kind, names=names, keep_bad=keep_bad) for row in rows]
+        return [_cleaned(row, read, filled, kind, added=added, names=names, keep_bad=keep_bad) for row in rows]
 
+    added = _ADDED if explain is None else (*_ADDED, "explanation")
     names = None if ending == ".jsonl" else [*first]
     notes: list[str] = []  # were told when the first row was read
     cleaned(list(islice(read_rows(source, notes=notes, **reading), _CHECKED_ROWS)))
-    predict_rows = open_estimator(folder, engine=engine).row_predictor()
+    estimator = open_estimator(folder, engine=engine)
+    predict_rows = estimator.row_predictor()
+
+    def answers(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = predict_rows(rows)
+        return found if explain is None else [a | {"explanation": b} for a, b in zip(found, explain(estimator, rows, ending), strict=True)]
+
     started, num_rows, num_empty = time.perf_counter(), 0, 0
     with atomic_write(target) as file, ProgressLine() as line:
-        write = _writer(file, ending, [*first, *_ADDED], target, safe=safe_csv)
+        write = _writer(file, ending, [*first, *added], target, safe=safe_csv)
         for chunk in _chunks(read_rows(source, notes=notes, **reading)):
             rows = cleaned(chunk)
-            found = iter(predict_rows([row for row in rows if row is not None]) if any(rows) else [])
+            found = iter(answers([row for row in rows if row is not None]) if any(rows) else [])
             for row, clean in zip(chunk, rows, strict=True):
-                write(row | (next(found) if clean is not None else dict.fromkeys(_ADDED, "")))
+                write(row | (next(found) if clean is not None else dict.fromkeys(added, "")))
                 num_empty += clean is None
             num_rows += len(chunk)
             line.update(f"{num_rows:,} rows, {num_rows / (time.perf_counter() - started):,.0f} a second")
@@ -370,10 +380,17 @@ def _columns_to_read(
 
 
 def _cleaned(
-    row: Row, read: dict[str, str], filled: dict[str, Any], kind: type[Task], *, names: list[str] | None, keep_bad: bool
+    row: Row,
+    read: dict[str, str],
+    filled: dict[str, Any],
+    kind: type[Task],
+    *,
+    added: Sequence[str],
+    names: list[str] | None,
+    keep_bad: bool,
 ) -> dict[str, Any] | None:
     """Return what is predicted from, None for a row that stays without a prediction; raise for one that cannot be written as it is."""
-    taken = next((name for name in _ADDED if name in row), None)
+    taken = next((name for name in added if name in row), None)
     if taken:
         raise ValueError(f"{row.where} has a column {taken!r} already, which the result would overwrite. Rename it.")
     late = next((name for name in row if names is not None and name not in names), None)

@@ -60,6 +60,32 @@ def hash_ngrams(texts: Sequence[str], *, num_buckets: int) -> list[np.ndarray]:
     return found
 
 
+def locate_ngrams(text: str, *, num_buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Say which words of a text the ids of `hash_ngrams` come from.
+
+    Args:
+        text: Any text; its words are what stands between spaces (`text.split()`).
+        num_buckets: As given to `hash_ngrams`.
+
+    Returns:
+        Pairs of an id and a word that it comes from, both int64, shape (num_pairs,): a pair of neighbours, a run of letters that
+        occurs twice, or two n-grams in one bucket give an id several words. The ids are those of `hash_ngrams` of any text that has
+        no more than MAX_NGRAMS; of a longer one `hash_ngrams` keeps only some.
+    """
+    check_positive(num_buckets=num_buckets)
+    half, forms = num_buckets // 2, text.lower().split()
+    found: set[tuple[int, int]] = set()
+    words = [(word, position) for position, form in enumerate(forms) for word in _WORD.findall(form)]
+    for word, position in words:
+        found |= {(bucket + 1, position) for bucket in _buckets([word], half)}
+    for (first, position), (second, next_position) in pairwise(words):
+        found |= {(bucket + 1, at) for bucket in _buckets([f"{first} {second}"], half) for at in (position, next_position)}
+    for position, form in enumerate(forms):
+        found |= {(bucket + half + 1, position) for bucket in _buckets(_letter_runs(f" {form} "), half)}
+    pairs = np.array(sorted(found), dtype="int64").reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
 def _letter_runs(word: str) -> set[str]:
     """Return the runs of letters of a word with its edges; one that is shorter than a run is a run itself."""
     return {word[start : start + size] for size in _LETTERS for start in range(max(1, len(word) - size + 1))}

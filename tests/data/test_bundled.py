@@ -77,7 +77,7 @@ def test_columns_of_the_task_are_there_and_filled(frames, name):
     assert frame.index.tolist() == list(range(len(frame)))
 
 
-@pytest.mark.parametrize("name", [name for name in BUNDLED if name != "service_replies"])
+@pytest.mark.parametrize("name", [name for name in BUNDLED if name not in ("service_replies", "minimal_pairs")])
 def test_all_three_parts_are_there(frames, name):
     shares = frames[name]["split"].value_counts(normalize=True)
     assert set(shares.index) == set(SPLITS)
@@ -376,3 +376,13 @@ def test_change_on_purpose_is_recorded(own_corpora):
     write_checksums()
     assert load_dataset("stories")["title"].iloc[-1] == "New"
     assert check_bundled()["ok"].all()
+
+
+def test_the_sentences_of_a_minimal_pair_differ_in_one_place(frames):
+    """What is left between a common beginning and a common end is three words at most, and not the same on both sides."""
+    frame = frames["minimal_pairs"]
+    assert (frame["split"] == "test").all() and (frame["phenomenon"].value_counts() == 12).all() and len(frame) == 144
+    for good, bad in zip(frame["good"].str.split(), frame["bad"].str.split(), strict=True):
+        start = next(i for i in range(len(good)) if i == len(bad) or good[i] != bad[i])
+        end = next(i for i in range(len(good) + 1) if i == len(bad) or i == len(good) or good[-1 - i] != bad[-1 - i])
+        assert max(len(good), len(bad)) - start - min(end, min(len(good), len(bad)) - start) <= 3, (good, bad)

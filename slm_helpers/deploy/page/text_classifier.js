@@ -35,7 +35,8 @@ async function classify() {
   for (const word of words) {
     if (mine !== turn) return; // the text has changed
     $("status").textContent = `Reading the text without each of its words: ${effects.length + 1} of ${words.length}`;
-    const without = text.slice(0, word.index) + text.slice(word.index + word[0].length).replace(/^\s/u, "");
+    const before = text.slice(0, word.index), after = text.slice(word.index + word[0].length).replace(/^\s/u, "");
+    const without = after ? before + after : before.trimEnd();
     effects.push(probabilities[best] - model.probabilities(without || " ")[best]);
     await new Promise((resolve) => setTimeout(resolve));
   }
