@@ -40,8 +40,9 @@ def main() -> None:
     for size in value["probe"]:
         report({"kind": "sum", "size": size, "seconds": cluster.time_sums(size)})
     for number, settings in value["jobs"].items():
+        keras.backend.clear_session()  # so that layers have the same names in every job
+        cluster.enter()
         run_job(DistributedJob.from_json(settings), cluster, lambda values, number=int(number): report({"job": number} | values))
-        keras.backend.clear_session()
 
 
 def run_job(job: DistributedJob, cluster: "JaxCluster | TensorFlowCluster", report: Callable[[dict[str, Any]], None]) -> None:
@@ -102,6 +103,9 @@ class TensorFlowCluster:
             self.strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         self._mean = tf.function(self._all_mean, autograph=False)
 
+    def enter(self) -> None:
+        """Prepare for a job."""
+
     def mean(self, vector: Any) -> Any:
         """Return the mean of a float32 vector over all workers."""
         return vector if self.strategy is None else self._mean(vector)
@@ -114,7 +118,7 @@ class TensorFlowCluster:
 
         return self.strategy.run(reduce, args=(vector,))
 
-    def time_sums(self, size: int, *, repeats: int = 15) -> list[float]:
+    def time_sums(self, size: int, *, repeats: int = 30) -> list[float]:
         """Return how long each of some sums of a vector of `size` numbers takes; the first, which sets things up, is left out."""
         vector, times = self.tf.ones(size), []
         for _ in range(repeats + 1):
@@ -200,6 +204,10 @@ class JaxCluster:
             if "SLM_LOOPBACK_ONLY" in os.environ:
                 _gloo_on_loopback()
             keras.distribution.initialize()  # before the first computation
+
+    def enter(self) -> None:
+        """Prepare for a job: split all batches from now on. Keras forgets it when a session is cleared."""
+        if self.size > 1:
             keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
 
     def trainer(self, model: keras.Model, job: DistributedJob) -> "JaxTrainer":
