@@ -105,7 +105,9 @@ def relative_links(path: Path) -> list[str]:
     return [link for link in links if not re.match(r"[a-z]+:|#|attachment:", link)]
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, *REPO.glob("README*.md"), REPO / "data" / "README.md"], ids=lambda p: str(p.relative_to(REPO)))
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *REPO.glob("README*.md"), REPO / "data" / "README.md"], ids=lambda p: str(p.relative_to(REPO))
+)
 def test_no_relative_link_is_dead(path: Path):
     dead = [link for link in relative_links(path) if not (path.parent / link.split("#")[0]).exists()]
     assert dead == []
