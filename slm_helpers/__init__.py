@@ -36,6 +36,7 @@ _PUBLIC = {
     "KeywordSpotter": "tasks.keyword_spotting",
     "KnowledgeTracer": "tasks.knowledge_tracing",
     "LanguageModel": "tasks.language_modelling",
+    "MultiLabelClassifier": "tasks.multilabel_classification",
     "QuestionGenerator": "tasks.question_generation",
     "TextClassifier": "tasks.text_classification",
     "TextGenerator": "generation.generator",

@@ -21,7 +21,7 @@ from slm_helpers.tasks import TASKS
 
 # Options that name a file's columns: those of the tasks, written out since `data.schema` would load pandas for `slm --help`.
 ALL_COLUMNS = (
-    *("text", "label", "tokens", "tags", "sentence", "intent", "sound", "context", "question", "answer", "answer_start"),
+    *("text", "label", "labels", "tokens", "tags", "sentence", "intent", "sound", "context", "question", "answer", "answer_start"),
     *("source", "target", "target_language", "tone", "student", "step", "skill", "correct"),
 )
 # Options of `slm generate` that say how to draw.
@@ -187,7 +187,9 @@ def _build_parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="from a file of your own to a trained model and a report on it")
     report.add_argument("--data", required=True, metavar="FILE", help="a file of rows, or the name of a set")
     report.add_argument("--test", metavar="FILE", help="rows to score at the end (default: a tenth of the rows)")
-    report.add_argument("--task", choices=("classify", "tag", "command", "answer", "translate", "write"), help="guessed unless given")
+    report.add_argument(
+        "--task", choices=("classify", "multilabel", "tag", "command", "answer", "translate", "write"), help="guessed unless given"
+    )
     report.add_argument("--out", required=True, type=Path, metavar="DIR")
     report.add_argument("--base", default="slm-base-en", metavar="M", help="model the network starts from, or none")
     report.add_argument("--max-minutes", type=float, default=10.0, help="for everything (default 10)")

@@ -11,25 +11,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from slm_helpers.baselines.classification import MostFrequentLabel, TfidfMultiLabel
 from slm_helpers.baselines.extractive_qa import SpanBaseline
 from slm_helpers.baselines.intent_slot import LinearIntentSlotParser
 from slm_helpers.baselines.nearest import NearestText
 from slm_helpers.baselines.tagging import LinearTagger
 from slm_helpers.baselines.translation import CopySource, PhraseLookup, build_translation_memory
+from slm_helpers.data.cells import LABELS_SEPARATOR
 from slm_helpers.data.checks import describe_problems
 from slm_helpers.metrics.intent_slot import frame_table
 from slm_helpers.metrics.intervals import bootstrap_table
+from slm_helpers.metrics.multilabel import label_matrix, multilabel_table
 from slm_helpers.metrics.question_answering import answer_table, exact_matches
 from slm_helpers.metrics.tagging import precision_recall_f1, span_counts, tag_table
 from slm_helpers.metrics.translation import score_of_counts, translation_counts, translation_table
 from slm_helpers.tasks import task_class
 from slm_helpers.tasks.base import Task
 from slm_helpers.tasks.io import new_estimator
+from slm_helpers.tasks.multilabel_classification import linear_multilabel
 
 import numpy as np
 import pandas as pd
 
-NETWORK, COMBINED = "network", "network and features"
+NETWORK, NGRAMS, COMBINED = "network", "n-gram model", "network and features"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class _Measure:
     table: Callable[[list, list], pd.DataFrame]
     counts: Callable[[list, list], np.ndarray]
     score: Callable[[np.ndarray], float]
+    tuned: bool = False  # whether baselines choose their settings on valid, `fit(..., validation_data=)`
 
 
 @dataclass
@@ -161,7 +166,8 @@ def report_on_task(
 def _fit_baseline(name: str, baseline: Any, parts: dict[str, pd.DataFrame], measure: _Measure) -> TaskRival:
     started = time.perf_counter()
     columns = {split: [_cells(rows, column) for column in measure.reads] for split, rows in parts.items()}
-    fitted = baseline.fit(*columns["train"], measure.target(parts["train"]))
+    valid = {"validation_data": (*columns["valid"], measure.target(parts["valid"]))} if measure.tuned else {}
+    fitted = baseline.fit(*columns["train"], measure.target(parts["train"]), **valid)
     predictions = {split: list(fitted.predict(*columns[split])) for split in ("valid", "test")}
     return TaskRival(name, predictions, time.perf_counter() - started)
 
@@ -176,6 +182,9 @@ def _networks(task: str, frame: pd.DataFrame, parts: dict[str, pd.DataFrame], ba
     network.set_params(max_seconds=seconds, **({option: False} if option else {}))
     network.fit_frame(frame, keep_valid=True)
     rivals = [_predicted(NETWORK, network, parts, started)]
+    if task == "multilabel":
+        started = time.perf_counter()
+        rivals.append(_predicted(NGRAMS, linear_multilabel(parts["train"], parts["valid"], seed=seed), parts, started))
     if option == "ngrams":
         rivals.append(_predicted(COMBINED, network.add_linear_model(frame[frame["split"] != "test"], keep_valid=True), parts, started))
     elif option == "features":
@@ -245,7 +254,7 @@ def _as_cells(predictions: list) -> list[str]:
 
 
 def _shown_targets(task: str) -> tuple[str, ...]:
-    return {"tag": ("tags",), "command": ("intent", "tags"), "answer": ("answer",)}.get(task, ("target",))
+    return {"multilabel": ("labels",), "tag": ("tags",), "command": ("intent", "tags"), "answer": ("answer",)}.get(task, ("target",))
 
 
 def _tag_counts(targets: list, predictions: list) -> np.ndarray:
@@ -285,7 +294,32 @@ _TEXTS = {
     "counts": translation_counts,
     "score": score_of_counts,
 }
+
+
+def _label_counts(labels: list[str], predictions: list[str]) -> np.ndarray:
+    """Return true positives, predicted and gold labels of each text: int64, shape (num_texts, 3)."""
+    sets = [
+        (set(gold.split(LABELS_SEPARATOR)) - {""}, set(given.split(LABELS_SEPARATOR)) - {""})
+        for gold, given in zip(labels, predictions, strict=True)
+    ]
+    return np.array([(len(gold & given), len(given), len(gold)) for gold, given in sets], dtype="int64")
+
+
+def _label_scores(labels: list[str], predictions: list[str]) -> pd.DataFrame:
+    names = sorted({name for row in (*labels, *predictions) for name in row.split(LABELS_SEPARATOR)} - {""})
+    return multilabel_table(label_matrix(labels, names), label_matrix(predictions, names))
+
+
 _MEASURES = {
+    "multilabel": _Measure(
+        reads=("text",),
+        target=lambda rows: rows["labels"].tolist(),
+        baselines=lambda: {"most frequent label": MostFrequentLabel(), "TF-IDF, linear": TfidfMultiLabel()},
+        table=_label_scores,
+        counts=_label_counts,
+        score=lambda sums: float(2 * sums[0] / max(1, sums[1] + sums[2])),
+        tuned=True,
+    ),
     "tag": _Measure(
         reads=("tokens",),
         target=lambda rows: _cells(rows.rename(columns={"tags": "tokens", "tokens": "words"}), "tokens"),
@@ -310,4 +344,4 @@ _MEASURES = {
     ),
     "write": _Measure(baselines=lambda: {"nearest record": NearestText()}, **_TEXTS),
 }
-REPORTED = ("tag", "command", "answer", "translate", "write")
+REPORTED = ("multilabel", "tag", "command", "answer", "translate", "write")

@@ -19,7 +19,7 @@ from slm_helpers.metrics.classification import calibration_error, class_table, c
 from slm_helpers.metrics.intervals import mean_interval
 from slm_helpers.tasks.text_classification import TextClassifier, linear_classifier
 from slm_helpers.text.languages import NAMES, detect_languages
-from slm_helpers.text.tfidf import build_tfidf
+from slm_helpers.text.tfidf import MANY_ROWS_TIMES_CLASSES, build_tfidf
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,6 @@ _CURVE_DRAWS = 3
 _FOLDS = 5
 _MANY_ROWS = 3_000  # from which on label errors are looked for by words alone, with a faster solver
 _LANGUAGE_TEXTS = 2000  # that are looked at
-_LARGE = 300_000  # rows times classes, from which on linear models take the usual regularisation instead of trying four
 _NETWORK_SHARE = 0.6  # of the time
 
 
@@ -193,7 +192,7 @@ def _ngrams(parts: dict[str, pd.DataFrame], seed: int) -> Rival:
 
 
 def _is_large(train: pd.DataFrame) -> bool:
-    return len(train) * train["label"].nunique() > _LARGE
+    return len(train) * train["label"].nunique() > MANY_ROWS_TIMES_CLASSES
 
 
 def _networks(frame: pd.DataFrame, parts: dict[str, pd.DataFrame], base: Any, seed: int, seconds: float) -> list[Rival]:

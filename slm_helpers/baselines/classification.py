@@ -1,13 +1,16 @@
 """TF-IDF with a linear classifier. The majority class is scikit-learn's `DummyClassifier`."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from slm_helpers._checks import check_choice
-from slm_helpers.text.tfidf import build_tfidf
+from slm_helpers.metrics.multilabel import choose_thresholds, label_matrix, micro_f1, row_counts
+from slm_helpers.text.tfidf import MANY_ROWS_TIMES_CLASSES, build_tfidf
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from sklearn.utils.metaestimators import available_if
@@ -79,3 +82,72 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):
     def _classifier(self, C: float):
         shared = {"C": C, "class_weight": self.class_weight, "random_state": self.seed}
         return LinearSVC(**shared) if self.kind == "svm" else LogisticRegression(max_iter=1000, **shared)
+
+
+class MostFrequentLabel(BaseEstimator):
+    """The label that most texts of train have, for every text."""
+
+    def fit(self, texts: Sequence[str], labels: Sequence[str], *, validation_data: object = None) -> "MostFrequentLabel":
+        """Count labels, joined by ", "; nothing else is looked at."""
+        counts = Counter(name for row in labels for name in row.split(", ") if name)
+        self.label_ = min(counts, key=lambda name: (-counts[name], name))
+        return self
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """Return that label for each text."""
+        return [self.label_] * len(texts)
+
+
+class TfidfMultiLabel(BaseEstimator):
+    """Linear machines on TF-IDF of words and characters, one for each label of texts that have several.
+
+    Args:
+        C: Inverse strength of the regularisation; None: of TRIED_C the one with the highest micro F1 on validation data; without such
+            data, or with more than 300,000 rows times labels, 0.3.
+        seed: Of the solver.
+
+    Attributes:
+        names_: The labels, sorted.
+        thresholds_: From which score on each is given: chosen on validation data, else 0.
+    """
+
+    def __init__(self, *, C: float | None = None, seed: int = 42):
+        self.C, self.seed = C, seed
+
+    def fit(
+        self, texts: Sequence[str], labels: Sequence[str], *, validation_data: tuple[Sequence[str], Sequence[str]] | None = None
+    ) -> "TfidfMultiLabel":
+        """Learn from texts and their labels, joined by ", "; `validation_data`, the same, choose C and thresholds."""
+        self.names_ = sorted({name for row in labels for name in row.split(", ")} - {""})
+        vectorizer, matrix = build_tfidf("both"), label_matrix(labels, self.names_)
+        features = vectorizer.fit_transform(list(texts))
+        few = validation_data is not None and matrix.size <= MANY_ROWS_TIMES_CLASSES
+        tried = TRIED_C["svm"] if self.C is None and few else [self.C or 0.3]
+        best = -1.0
+        for C in tried:
+            machines = OneVsRestClassifier(LinearSVC(C=C, random_state=self.seed)).fit(features, matrix)
+            thresholds, f1 = np.zeros(len(self.names_)), 0.0
+            if validation_data is not None:
+                scores = _scores(machines, vectorizer.transform(list(validation_data[0])))
+                gold = label_matrix(validation_data[1], self.names_)
+                thresholds = choose_thresholds(scores, gold)
+                f1 = micro_f1(row_counts(gold, (scores > thresholds).astype("int8")).sum(axis=0))
+            if f1 > best:
+                best, self.C_, self.thresholds_, self.pipeline_ = f1, C, thresholds, (vectorizer, machines)
+        return self
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """Return the labels of each text, joined by ", "."""
+        vectorizer, machines = self.pipeline_
+        found = _scores(machines, vectorizer.transform(list(texts))) > self.thresholds_ if len(texts) else []
+        return [", ".join(np.array(self.names_, dtype=object)[row]) for row in found]
+
+
+def _scores(machines: OneVsRestClassifier, features) -> np.ndarray:
+    """Return the score of each label, shape (num_rows, num_labels); one that stands at every row or at none has a constant one."""
+    return np.column_stack(
+        [
+            one.decision_function(features) if hasattr(one, "coef_") else np.full(features.shape[0], float(one.predict(features[:1])[0]))
+            for one in machines.estimators_
+        ]
+    )

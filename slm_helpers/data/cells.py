@@ -14,6 +14,7 @@ from slm_helpers.data.rows import Row
 
 import numpy as np
 
+LABELS_SEPARATOR = ", "  # between the labels of a text that has several
 _CORRECT = {"true": 1, "yes": 1, "right": 1, "correct": 1, "false": 0, "no": 0, "wrong": 0, "incorrect": 0}
 
 
@@ -73,6 +74,19 @@ def name_cell(value: Any, row: Row | dict) -> str:
     if not isinstance(value, str | int | float | bool | Decimal):
         raise ValueError(f"{type(value).__name__} {value!r:.40}, but text is needed. Put it in quotes.")
     return spell_label(value, decimal_comma=getattr(row, "decimal_comma", False))
+
+
+def labels_cell(value: Any, row: Row | dict) -> str:
+    """Return the labels of a text joined by ", ", each once and sorted, from a list or from a text with commas, semicolons or | in it.
+
+    An empty list is "", a text with none of the labels.
+    """
+    value = _literal(value) if isinstance(value, str) and value.strip().startswith("[") else value
+    if not isinstance(value, list | tuple):
+        text = name_cell(value, row)
+        value = re.split(r"[;|]" if re.search(r"[;|]", text) else ",", text)
+    names = (name_cell(label, row).replace(",", " ") for label in value if label is not None)
+    return LABELS_SEPARATOR.join(sorted({" ".join(name.split()) for name in names} - {""}))
 
 
 def words_cell(value: Any, row: Row | dict) -> Any:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from slm_helpers.data.cells import LABELS_SEPARATOR, labels_cell
 from slm_helpers.data.files import file_format, read_rows
 from slm_helpers.data.rows import Row
 from slm_helpers.data.schema import ALL_COLUMNS, COLUMNS, TASK_COLUMNS, find_columns
@@ -14,6 +15,7 @@ from slm_helpers.data.tables import looks_like_data
 
 _ROWS = 1000  # from the front of the file that are looked at
 _MOST_CLASSES = 200
+_SEVERAL = 0.02  # of the rows with several labels, from which on they are meant
 # Words in the name of a column that holds classes, the surest first.
 _LABEL_WORDS = (
     *("label", "class", "category", "target", "sentiment", "emotion", "polarity", "intent", "topic", "tag", "genre", "type", "rating"),
@@ -64,6 +66,8 @@ def guess_columns(
     Raises:
         ValueError: If no column looks like a text, or none like a class; the message lists the columns.
     """
+    if task == "multilabel" and "label" in named and "labels" not in named:
+        named = {"labels" if ours == "label" else ours: theirs for ours, theirs in named.items()}
     rows, names, found_header = _front(path, named, task, header, encoding)
     told = "the first line looks like a row, so columns are numbered" if header != found_header else ""
     header = found_header
@@ -72,7 +76,8 @@ def guess_columns(
         if found is not None and (task or tried not in ("tag", "command") or _are_tags(rows, found)):
             # What is called as we call it the reader finds itself; in a file of tokens a name would mean a column of its own.
             columns = {ours: theirs for ours, theirs in found.items() if ours in named or ours != theirs}
-            return Guess(tried, columns, header, _say(tried, found, named, told))
+            guess = Guess(tried, columns, header, _say(tried, found, named, told))
+            return guess if task else _with_several(guess, rows, found)
     if task not in (None, "classify"):
         raise ValueError(
             f"{path}: the columns of the task {task} ({', '.join(TASK_COLUMNS[task])}) are not among {', '.join(names)}. Name them."
@@ -84,7 +89,23 @@ def guess_columns(
         free.remove(found["text"])
     if "label" not in found:
         found["label"] = _best_label(path, rows, free, found["text"])
-    return Guess("classify", found, header, _say("classify", found, named, told))
+    guess = Guess("classify", found, header, _say("classify", found, named, told))
+    return guess if task else _with_several(guess, rows, found)
+
+
+def _with_several(guess: Guess, rows: Sequence[Row], found: Mapping[str, str]) -> Guess:
+    """Return the guess, for several labels a text if many cells of the class hold a list, or a row of values that stand alone elsewhere."""
+    if guess.task != "classify":
+        return guess
+    cells = [labels_cell(value, row) for row in rows if (value := row.get(found["label"])) is not None and value == value and value != ""]
+    labels = [cell.split(LABELS_SEPARATOR) for cell in cells]
+    alone = {names[0] for names in labels if len(names) == 1}
+    several = sum(len(names) > 1 and alone.issuperset(names) for names in labels)
+    if several < max(1, _SEVERAL * len(cells)):
+        return guess
+    columns = {"labels" if ours == "label" else ours: theirs for ours, theirs in ({"label": found["label"]} | guess.columns).items()}
+    why = f"{several / len(cells):.0%} of the first rows have several labels: task multilabel; for one label a text write --task classify"
+    return replace(guess, task="multilabel", columns=columns, why="; ".join(filter(None, [guess.why, why])))
 
 
 def _front(path: str | Path, named: Mapping[str, str], task: str | None, header: bool, encoding: str) -> tuple[list[Row], list[str], bool]:

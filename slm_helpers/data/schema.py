@@ -46,6 +46,7 @@ _PAIR, _QUESTION = frozenset({"source", "target"}), frozenset({"question", "answ
 COLUMNS: dict[str, Column] = {
     "text": Column(cells.text_cell, ("sentence",)),
     "label": Column(cells.name_cell, ("labels", "class", "category")),
+    "labels": Column(cells.labels_cell, ("label", "tags", "categories", "genres", "emotions", "topics")),
     "tokens": Column(cells.words_cell, ("words", "word", "token", "text", "sentence")),
     "tags": Column(cells.words_cell, ("tag", "ner_tags", "ner_tag", "ner", "labels", "label", "entities", "spans")),
     "intent": Column(cells.name_cell, may_be_empty=True),
@@ -70,6 +71,7 @@ COLUMNS: dict[str, Column] = {
 TASK_COLUMNS = {
     "language_model": ("text",),
     "classify": ("text", "label"),
+    "multilabel": ("text", "labels"),
     "tag": ("tokens", "tags"),
     "command": ("tokens", "tags", "intent"),
     "listen": ("sound", "label"),

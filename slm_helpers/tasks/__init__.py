@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TASKS = {
     "classify": ("text_classification", "TextClassifier"),
+    "multilabel": ("multilabel_classification", "MultiLabelClassifier"),
     "tag": ("token_classification", "TokenTagger"),
     "answer": ("extractive_qa", "ExtractiveQA"),
     "ask": ("question_generation", "QuestionGenerator"),

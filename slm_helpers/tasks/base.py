@@ -492,7 +492,7 @@ def add_linear_head(
         saved: With a network made by `build` without num_buckets; it stays as it is.
         build: The builder.
         hashed: Features of train and, if there is one, valid: one array for each thing that gets a class.
-        codes: The class of each, from 0.
+        codes: The class of each, from 0, or 0 or 1 for each class, see `fit_ngram_table`.
         network_logits: The network's logits on valid.
         default_weights: Of network and linear model where there is no valid part.
         keep_valid: Learn nothing from valid in the end, see `Task.add_linear_model`.

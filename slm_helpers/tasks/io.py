@@ -312,7 +312,9 @@ def _deal_valid(rows: pd.DataFrame, seed: int) -> np.ndarray:
         keys, share = rows["student"], 0.1
     else:
         keys = (
-            rows.drop(columns=["split", *(name for name in ("label", "tags", "intent") if name in rows)]).astype(str).agg(" ".join, axis=1)
+            rows.drop(columns=["split", *(name for name in ("label", "labels", "tags", "intent") if name in rows)])
+            .astype(str)
+            .agg(" ".join, axis=1)
         )
         share = min(0.1, 2000 / len(rows))
     return make_splits(keys, shares=(1 - share, share, 0.0), labels=labels, exact=any(name in rows for name in NAMING), seed=seed)
@@ -463,6 +465,8 @@ def _with_columns(frame: pd.DataFrame, task: str, source: str) -> pd.DataFrame:
 def _for_task(task: str, columns: dict[str, str]) -> dict[str, str]:
     """Return the column names that the user gave; refuse those that do not concern the task, which would be a mistake."""
     known = {*task_columns(task), *task_class(task).columns}
+    if "labels" in known and "label" in columns:
+        columns = {"labels" if ours == "label" else ours: theirs for ours, theirs in columns.items()}
     foreign = [name for name in columns if name not in known]
     if foreign:
         names = ", ".join(task_class(task).columns)

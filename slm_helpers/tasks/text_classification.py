@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slm_helpers._numerics import softmax
 from slm_helpers.data.schema import check_labels
 from slm_helpers.metrics.classification import class_table, confusion_table, fit_temperature, score_table
-from slm_helpers.tasks.base import Evaluation, Task, add_linear_head, starting_tokenizer
+from slm_helpers.tasks.base import Evaluation, Task, add_linear_head, starting_tokenizer, train_and_valid
 from slm_helpers.text.hashing import fit_ngram_table, hash_ngrams, ngram_scores, num_buckets_for
 from slm_helpers.training.config import TrainConfig
 
@@ -160,20 +160,18 @@ class TextClassifier(Task):
         from slm_helpers.training.classification import fit_classifier, fit_head
 
         started = time.perf_counter()
-        classes = np.unique(frame.loc[frame["split"] == "train", "label"].to_numpy())
-        kind, labels = classes.dtype.kind, [str(value) for value in classes]
-        frame = frame.assign(label=frame["label"].astype(str))
-        parts = {split: rows for split, rows in frame.groupby("split") if split in ("train", "valid")}
+        parts = train_and_valid(frame)
+        labels, kind = self._labels_of(parts["train"])
         tokenizer = starting_tokenizer(base, parts["train"]["text"])
         model = new_classifier(base, tokenizer.vocab_size, num_classes=len(labels), dropout=self.dropout)
         ids = {split: encode_texts(tokenizer, rows["text"], max_tokens=self.max_tokens) for split, rows in parts.items()}
-        codes = {split: rows["label"].map(labels.index).to_numpy() for split, rows in parts.items()}
+        codes = {split: self._codes(rows, labels) for split, rows in parts.items()}
         valid = (ids["valid"], codes["valid"]) if "valid" in parts else None
         probe, history = None, _no_history()
         if base is not None and len(codes["train"]) <= FEW_ROWS:
             start = model.get_weights()
             fit_head(model, ids["train"], codes["train"], balanced=config.class_weight == "balanced")
-            probe, probe_accuracy = model.get_weights(), _accuracy(model, valid)
+            probe, probe_quality = model.get_weights(), self._quality(model, valid)
             model.set_weights(start)
         asked = any(self.is_given(name) for name in ("epochs", "batch_size", "learning_rate"))
         seconds_left = config.max_seconds - (time.perf_counter() - started) if config.max_seconds else math.inf
@@ -183,14 +181,33 @@ class TextClassifier(Task):
             limit = {} if seconds_left == math.inf else {"max_seconds": max(0.01, (0.8 if self.ngrams else 1) * seconds_left)}
             options = {"config": replace(config, **limit), "callbacks": callbacks, "checkpoint_dir": checkpoint_dir}
             history = fit_classifier(model, ids["train"], codes["train"], *(valid or (None, None)), **options)
-        head_only = probe is not None and (not trained or (valid is not None and probe_accuracy >= _accuracy(model, valid)))
+        head_only = probe is not None and (not trained or (valid is not None and probe_quality >= self._quality(model, valid)))
         if head_only:
             model.set_weights(probe)
-        settings = {"max_tokens": self.max_tokens, "head_only": head_only, "label_kind": "str" if kind in "OUS" else kind}
-        saved = SavedModel(model=model, tokenizer=tokenizer, task="classify", labels=labels, settings=settings)
+        settings = {"max_tokens": self.max_tokens, "head_only": head_only, "label_kind": kind}
+        saved = SavedModel(model=model, tokenizer=tokenizer, task=self.task, labels=labels, settings=settings)
         if valid is not None:
-            saved.settings["temperature"] = fit_temperature(text_scores(saved, parts["valid"]["text"].tolist()), codes["valid"])
+            saved.settings |= self._calibrate(text_scores(saved, parts["valid"]["text"].tolist()), codes["valid"])
         return saved, history
+
+    def _labels_of(self, train: pd.DataFrame) -> tuple[list[str], str]:
+        """Return the labels as folders hold them, and what `labels_as` needs to give them back as they were."""
+        classes = np.unique(train["label"].to_numpy())
+        return [str(value) for value in classes], "str" if classes.dtype.kind in "OUS" else classes.dtype.kind
+
+    def _codes(self, rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
+        """Return what the network learns to predict of each row."""
+        return rows["label"].astype(str).map(labels.index).to_numpy()
+
+    def _quality(self, model: keras.Model, rows: tuple[Sequence[np.ndarray], np.ndarray] | None) -> float:
+        """Return how good a network is on rows of token ids and codes, the more the better; 0 without rows."""
+        from slm_helpers.training.classification import predict_logits
+
+        return float((predict_logits(model, rows[0]).argmax(axis=1) == rows[1]).mean()) if rows is not None else 0.0
+
+    def _calibrate(self, scores: np.ndarray, codes: np.ndarray) -> dict[str, Any]:
+        """Return settings by which scores on valid become probabilities that mean something."""
+        return {"temperature": fit_temperature(scores, codes)}
 
     def _with_linear_model(self, frame: pd.DataFrame, *, keep_valid: bool) -> SavedModel:
         frame = frame.assign(label=frame["label"].astype(str))
@@ -262,10 +279,6 @@ def linear_classifier(train: pd.DataFrame, valid: pd.DataFrame, *, l2s: Sequence
         l2s: The weights of the squared weights in the loss that are tried.
         seed: Of the solver.
     """
-    from slm_helpers.models.classifiers import build_text_classifier
-    from slm_helpers.models.saved import SavedModel
-    from slm_helpers.text.tokenizers import train_bpe_tokenizer
-
     labels = sorted(set(train["label"]))
     num_buckets = num_buckets_for(len(labels), train["text"])
     hashed = {name: hash_ngrams(rows["text"].tolist(), num_buckets=num_buckets) for name, rows in (("train", train), ("valid", valid))}
@@ -278,14 +291,26 @@ def linear_classifier(train: pd.DataFrame, valid: pd.DataFrame, *, l2s: Sequence
         if not best or accuracy > best[0]:
             best = (accuracy, table, bias, logits)
     _, table, bias, logits = best
-    tokenizer = train_bpe_tokenizer(train["text"].head(200), vocab_size=300)
-    sizes = {"num_classes": len(labels), "embedding_dim": 1, "units": 1, "num_buckets": num_buckets}
+    settings = {"temperature": fit_temperature(logits, codes["valid"])}
+    return TextClassifier.from_saved(mute_network("classify", labels, train["text"], table, bias, settings))
+
+
+def mute_network(
+    task: str, labels: list[str], texts: pd.Series, table: np.ndarray, bias: np.ndarray, settings: dict[str, Any]
+) -> SavedModel:
+    """Return a linear model on n-grams (from `fit_ngram_table`) in the form of a classifier whose network is tiny and says nothing."""
+    from slm_helpers.models.classifiers import build_text_classifier
+    from slm_helpers.models.saved import SavedModel
+    from slm_helpers.text.tokenizers import train_bpe_tokenizer
+
+    tokenizer = train_bpe_tokenizer(texts.head(200), vocab_size=300)
+    sizes = {"num_classes": len(labels), "embedding_dim": 1, "units": 1, "num_buckets": len(table) - 1}
     model = build_text_classifier(tokenizer.vocab_size, **sizes)
     kernel, _ = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([0 * kernel, bias])
     model.get_layer("ngram_scores").set_weights([table])
-    settings = {"max_tokens": 1, "temperature": fit_temperature(logits, codes["valid"]), "start": "random weights"}
-    return TextClassifier.from_saved(SavedModel(model=model, tokenizer=tokenizer, task="classify", labels=labels, settings=settings))
+    settings = {"max_tokens": 1, "start": "random weights"} | settings
+    return SavedModel(model=model, tokenizer=tokenizer, task=task, labels=labels, settings=settings)
 
 
 def text_probs(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:
@@ -304,12 +329,6 @@ def text_scores(saved: SavedModel, texts: Sequence[str]) -> np.ndarray:
     if num_buckets := saved.arguments.get("num_buckets"):
         inputs["ngrams"] = hash_ngrams(texts, num_buckets=num_buckets)
     return np.stack(run_rows(saved.model, inputs))
-
-
-def _accuracy(model: keras.Model, rows: tuple[Sequence[np.ndarray], np.ndarray] | None) -> float:
-    from slm_helpers.training.classification import predict_probs
-
-    return float((predict_probs(model, rows[0]).argmax(axis=1) == rows[1]).mean()) if rows is not None else 0.0
 
 
 def _no_history() -> pd.DataFrame:

@@ -3,15 +3,22 @@
 What a recurrent network misses with few rows (rare names, exact phrases, spellings) is what counting is good at, and the reverse.
 """
 
+from __future__ import annotations
+
 import re
 import warnings
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from slm_helpers._checks import check_positive
+from slm_helpers._numerics import two_choices
 
 import mmh3
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 MAX_NGRAMS = 4096  # of a text that are looked up; a longer text is represented by so many of them
 NUM_WORD_FEATURES = 24  # of a word at most, see `word_features`
@@ -143,7 +150,8 @@ def fit_ngram_table(
 
     Args:
         ngrams: From `hash_ngrams`, one array a text; or of `hash_words`, one array a word. Id 0 is padding.
-        codes: Class of each text or word, from 0; two classes at least.
+        codes: Class of each text or word, from 0, two classes at least; or, where each class is a question of its own, 0 or 1 for each,
+            shape (num_rows, num_classes).
         num_classes: Number of classes.
         num_buckets: As given to `hash_ngrams`.
         class_weight: "balanced" gives every class the same weight, however many rows it has.
@@ -159,8 +167,6 @@ def fit_ngram_table(
         Wang and Manning (2012), "Baselines and Bigrams", for how strong this is; Weinberger et al. (2009), arXiv:0902.2206, hashing.
     """
     from scipy.sparse import csr_matrix
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.svm import LinearSVC
 
     ids = np.concatenate([np.asarray(row, dtype="int64") for row in ngrams])
     lengths = np.array([len(row) for row in ngrams])
@@ -170,25 +176,36 @@ def fit_ngram_table(
     rows = np.repeat(np.arange(len(ngrams)), lengths)
     norms = np.sqrt(np.maximum(np.bincount(rows, weights=idf[ids] ** 2, minlength=len(ngrams)), 1e-12))
     features = csr_matrix((idf[ids] / norms[rows], ids, np.cumsum([0, *lengths])), shape=(len(ngrams), num_buckets + 1))
-    svm = LinearSVC(
-        C=1 / l2,
-        class_weight=class_weight,
-        max_iter=1000 if num_classes <= _MANY_CLASSES else 20,
-        random_state=seed,
-    )
+    weights, bias, classes = _fit_machines(features, np.asarray(codes), class_weight=class_weight, C=1 / l2, seed=seed)
+    table = np.zeros((num_buckets + 1, num_classes + 1), dtype="float32")
+    table[:, classes] = weights.T * idf[:, None]
+    table[:, -1] = idf**2
+    full_bias = np.full(num_classes, -1.0, dtype="float32")  # a class without a row stays behind all others
+    full_bias[classes] = bias
+    return table, full_bias
+
+
+def _fit_machines(
+    features: csr_matrix, codes: np.ndarray, *, class_weight: str | None, C: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the weights (classes, features) and biases of linear machines, one against the others, and the classes that they score."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    many = codes.ndim == 1 and codes.max() >= _MANY_CLASSES
+    settings = {"C": C, "class_weight": class_weight, "max_iter": 20 if many else 1000, "random_state": seed}
+    if codes.ndim == 2:
+        asked = np.flatnonzero((codes.min(axis=0) == 0) & (codes.max(axis=0) == 1))
+        fitted = [LinearSVC(**settings).fit(features, codes[:, column]) for column in asked]
+        return np.concatenate([svm.coef_ for svm in fitted]), np.concatenate([svm.intercept_ for svm in fitted]), asked
     with warnings.catch_warnings():
-        if num_classes > _MANY_CLASSES:
+        if many:
             warnings.simplefilter("ignore", ConvergenceWarning)
-        svm.fit(features, codes)
+        svm = LinearSVC(**settings).fit(features, codes)
     weights, bias = svm.coef_, svm.intercept_
     if len(weights) == 1:  # of two classes scikit-learn scores the second only
         weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
-    table = np.zeros((num_buckets + 1, num_classes + 1), dtype="float32")
-    table[:, svm.classes_] = weights.T * idf[:, None]
-    table[:, -1] = idf**2
-    full_bias = np.full(num_classes, -1.0, dtype="float32")  # a class without a row stays behind all others
-    full_bias[svm.classes_] = bias
-    return table, full_bias
+    return weights, bias, svm.classes_
 
 
 def ngram_scores(table: np.ndarray, ngrams: Sequence[np.ndarray]) -> np.ndarray:
@@ -208,10 +225,12 @@ def fit_ensemble_weights(first: np.ndarray, second: np.ndarray, targets: np.ndar
     Args:
         first: Logits of one model, shape (num_rows, num_classes), on rows that neither model was trained on.
         second: The same of the other model.
-        targets: The class of each row.
+        targets: The class of each row; or 0 or 1 for each class, with the shape of the logits.
     """
     from scipy.optimize import minimize
 
+    if targets.ndim == 2:
+        first, second, targets = two_choices(first), two_choices(second), targets.reshape(-1)
     parts = [np.asarray(logits, dtype="float64") - logits.max(axis=1, keepdims=True) for logits in (first, second)]
     rows = np.arange(len(targets))
 

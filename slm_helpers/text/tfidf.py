@@ -3,6 +3,7 @@
 from slm_helpers._checks import check_choice
 
 ANALYZERS = ("word", "char", "both")
+MANY_ROWS_TIMES_CLASSES = 300_000  # from which on linear models take a usual regularisation instead of trying four
 _WORD = r"(?u)\b\w+\b"  # one letter is a word too
 _WORD_OR_SIGN = r"(?u)\w+|[^\w\s]"
 

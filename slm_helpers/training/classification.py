@@ -29,7 +29,8 @@ def fit_head(
     Args:
         model: From `classifier_from_base`; only its head is changed, and the same rows always give the same head.
         train_ids: Token ids of each text, e.g. from `encode_texts`.
-        train_labels: Class of each text, from 0. A class without a text is never predicted.
+        train_labels: Class of each text, from 0; or 0 or 1 for each class, shape (num_texts, num_classes), where each is a question of
+            its own. A class without a text is never predicted.
         penalty: Of the squared weights against the summed loss (1 / C of scikit-learn): the larger, the more careful.
         balanced: Every class counts alike, however many rows it has.
 
@@ -43,16 +44,22 @@ def fit_head(
     rows = _train_rows(model, train_ids, train_labels)
     features, labels = np.stack(_pooled_features(model, rows)), np.array(rows.targets)
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
-    regression = LogisticRegression(C=1 / penalty, max_iter=1000, class_weight="balanced" if balanced else None)
-    regression.fit((features - mean) / scale, labels)
-    weights, bias = regression.coef_, regression.intercept_
-    if len(weights) == 1:  # of two classes scikit-learn scores the second only
-        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    settings = {"C": 1 / penalty, "max_iter": 1000, "class_weight": "balanced" if balanced else None}
+    scaled = (features - mean) / scale
+    if labels.ndim == 2:
+        classes = np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
+        fitted = [LogisticRegression(**settings).fit(scaled, labels[:, column]) for column in classes]
+        weights, bias = np.concatenate([one.coef_ for one in fitted]), np.concatenate([one.intercept_ for one in fitted])
+    else:
+        regression = LogisticRegression(**settings).fit(scaled, labels)
+        weights, bias, classes = regression.coef_, regression.intercept_, regression.classes_
+        if len(weights) == 1:  # of two classes scikit-learn scores the second only
+            weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     num_classes = model.output_shape[-1]
     kernel = np.zeros((features.shape[1], num_classes), dtype="float32")
-    kernel[:, regression.classes_] = (weights / scale).T
+    kernel[:, classes] = (weights / scale).T
     full_bias = np.full(num_classes, -20.0, dtype="float32")
-    full_bias[regression.classes_] = bias - (weights / scale) @ mean
+    full_bias[classes] = bias - (weights / scale) @ mean
     model.get_layer("logits").set_weights([kernel, full_bias])
 
 
@@ -74,7 +81,7 @@ def fit_classifier(
     Args:
         model: From `build_text_classifier` or `classifier_from_base`.
         train_ids: Token ids of each text, e.g. from `encode_texts`.
-        train_labels: Class of each text, from 0.
+        train_labels: Class of each text, from 0; or 0 or 1 for each class, as for `fit_head`: the loss is the mean binary cross-entropy.
         valid_ids: The same of the validation split.
         valid_labels: The same.
         config: All settings.
@@ -91,18 +98,23 @@ def fit_classifier(
     train = _train_rows(model, train_ids, train_labels, balanced=config.class_weight == "balanced")
     valid = None if valid_ids is None else _rows(model, valid_ids, valid_labels, name="valid")
     if set(layer_names(model)[:-1]) <= set(config.frozen):
-        head = _head(model)
         train, valid = (_on_features(model, part) for part in (train, valid))
-        config = replace(config, frozen=())
-        return fit_examples(head, train, valid, config=config, callbacks=callbacks, checkpoint_dir=checkpoint_dir)
+        model, config = _head(model), replace(config, frozen=())
+    if train.targets[0].ndim:
+        model = _yes_or_no(model)
     return fit_examples(model, train, valid, config=config, callbacks=callbacks, checkpoint_dir=checkpoint_dir)
 
 
 def predict_probs(model: keras.Model, token_ids: Sequence[np.ndarray], *, batch_size: int = 128) -> np.ndarray:
     """Return the probability of each class for each text: float32, shape (num_texts, num_classes)."""
+    return softmax(predict_logits(model, token_ids, batch_size=batch_size)).astype("float32")
+
+
+def predict_logits(model: keras.Model, token_ids: Sequence[np.ndarray], *, batch_size: int = 128) -> np.ndarray:
+    """Return the logits of each class for each text: float32, shape (num_texts, num_classes)."""
     rows = _rows(model, token_ids, np.zeros(len(token_ids), dtype="int32"), name="token_ids")
     features = {"features": _pooled_features(model, rows, batch_size=batch_size)}
-    return softmax(np.stack(run_rows(_head(model), features, batch_size=batch_size))).astype("float32")
+    return np.stack(run_rows(_head(model), features, batch_size=batch_size))
 
 
 def _rows(
@@ -120,7 +132,10 @@ def _rows(
     if found[0] < 1 or found[1] >= vocab_size:
         raise ValueError(f"{name}: token ids lie in {found[0]}..{found[1]}, but must lie in 1..{vocab_size - 1}; 0 is padding.")
     labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= num_classes:
+    if labels.ndim == 2:
+        if labels.shape[1] != num_classes or not np.isin(labels, (0, 1)).all():
+            raise ValueError(f"{name}: a table of labels must hold 0 or 1 for each of the {num_classes} classes, one row a text.")
+    elif labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"{name}: labels must be whole numbers in 0..{num_classes - 1}, the place of the class among the names.")
     weights = None
     if balanced:
@@ -159,6 +174,16 @@ def _pooled_features(model: keras.Model, rows: Examples, *, batch_size: int = 12
     if (len(known) + len(found)) * pooled.output_shape[-1] <= _MAX_CACHED:
         known.update(found)
     return features
+
+
+def _yes_or_no(model: keras.Model) -> keras.Model:
+    """Return the same network with two logits for each class, no (0) and yes, so that the loss of a row asks every class by itself."""
+
+    def build() -> keras.Model:
+        yes = keras.ops.expand_dims(model.output, -1)
+        return keras.Model(model.input, keras.ops.concatenate([keras.ops.zeros_like(yes), yes], axis=-1), name="yes_or_no")
+
+    return cached_on(model, "yes_or_no", build)
 
 
 def _head(model: keras.Model) -> keras.Model:

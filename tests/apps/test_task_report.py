@@ -67,3 +67,25 @@ def test_the_command_guesses_the_task_and_its_files_agree(tmp_path, capsys):
 def test_a_task_without_a_report_says_what_trains_it():
     with pytest.raises(ValueError, match=r"no report on the task 'trace'.*`slm finetune trace`"):
         report_on_task("trace", pd.DataFrame({"student": []}))
+
+
+def test_several_labels_a_text_have_a_report_of_their_own(tmp_path, capsys):
+    rng = np.random.default_rng(5)
+    names = [sorted(rng.choice(["sun", "rain", "wind"], rng.integers(1, 3), replace=False)) for _ in range(150)]
+    towns = ["".join(rng.choice(list("aeioubdklmnprst"), 6)) for _ in names]
+    rows = [(f"{town} had {' and '.join(row)} all day", json.dumps(row)) for town, row in zip(towns, names, strict=True)]
+    pd.DataFrame(rows, columns=["comment", "weather"]).to_csv(tmp_path / "mine.csv", index=False)
+    options = ["--label", "weather", "--out", str(tmp_path / "out"), "--base", "none", "--max-minutes", "30", "--json"]
+    assert main(["report", "--data", str(tmp_path / "mine.csv"), *options]) == 0
+    printed, err = capsys.readouterr()
+    found = json.loads(printed)
+    assert found["task"] == "multilabel" and "have several labels" in err
+    models = {one["name"]: one["metrics"]["micro_f1"]["value"] for one in found["models"]}
+    assert list(models) == ["most frequent label", "TF-IDF, linear", "network", "n-gram model", "network and features"]
+    assert 0 < models["most frequent label"] < 0.7 and models[found["chosen"]] > 0.95
+    assert [row["label"] for row in found["tables"]["labels"]] == ["rain", "sun", "wind"]
+    assert set(pd.read_csv(tmp_path / "out" / "predictions.csv")) == {"text", "labels", "prediction"}
+    (tmp_path / "new.csv").write_text("comment\nwind and rain\n")
+    paths = ["--model", str(tmp_path / "out" / "model"), "--input", str(tmp_path / "new.csv"), "--output", str(tmp_path / "said.csv")]
+    assert main(["predict", *paths, "--text", "comment"]) == 0
+    assert pd.read_csv(tmp_path / "said.csv")["prediction"].tolist() == ["rain, wind"]

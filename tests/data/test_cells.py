@@ -80,3 +80,23 @@ def test_several_labels_are_refused_with_what_to_do(cell):
     with pytest.raises(ValueError, match=r"column 'label': 2 labels \(a, b\), but each text has one label here.*Keep one of them"):
         clean_row({"label": cell}, {"label": "label"})
     assert clean_row({"label": ["a"]}, {"label": "label"})[0] == {"label": "a"}
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("b, a,b", "a, b"),
+        ("New York, NY; Bonn", "Bonn, New York NY"),
+        ("x|y", "x, y"),
+        ('["b", "a"]', "a, b"),
+        (["a"], "a"),
+        ("[]", ""),
+        (3, "3"),
+    ],
+)
+def test_several_labels_are_each_once_and_sorted(cell, expected):
+    assert clean_row({"labels": cell}, {"labels": "labels"})[0] == {"labels": expected}
+
+
+def test_a_cell_without_labels_is_left_out_since_it_may_mean_that_nobody_looked():
+    assert clean_row({"labels": ""}, {"labels": "labels"})[1]["reason"] == "empty"

@@ -77,3 +77,22 @@ def test_a_file_of_tokens_needs_no_names(tmp_path):
 def test_what_cannot_be_guessed_is_asked_for_with_the_columns(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         guess_columns(write(tmp_path, text), {})
+
+
+def test_several_labels_a_text_are_seen_unless_the_task_was_said(tmp_path):
+    labels = ["joy", "fear", "joy,fear", "anger"] * 5
+    path = write(tmp_path, table("text,emotion", [f"a text of some words {i}" for i in range(20)], [f'"{label}"' for label in labels]))
+    guess = guess_columns(path, {})
+    assert (guess.task, guess.columns) == (
+        "multilabel",
+        {"text": "text", "labels": "emotion"},
+    ) and "25% of the first rows have several" in guess.why
+    assert guess_columns(path, {"text": "text", "label": "emotion"}).columns == {"text": "text", "labels": "emotion"}
+    assert guess_columns(path, {}, task="classify").task == "classify"
+    assert guess_columns(path, {"label": "emotion"}, task="multilabel").columns["labels"] == "emotion"
+
+
+def test_a_comma_within_a_label_is_not_several(tmp_path):
+    labels = ["Bonn, Germany", "Oslo, Norway"] * 10
+    path = write(tmp_path, table("text,label", [f"a text of some words {i}" for i in range(20)], [f'"{label}"' for label in labels]))
+    assert guess_columns(path, {}).task == "classify"

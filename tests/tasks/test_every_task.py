@@ -25,10 +25,12 @@ COLUMNS = {"listen": ("--sound", "path", "--label", "label")}
 def rows_of(task, folder):
     """Return few rows that a task can learn from."""
     rng = np.random.default_rng(0)
-    if task in ("classify", "lm"):
+    if task in ("classify", "multilabel", "lm"):
         words = ["".join(rng.choice(list("aeioubdklmnprst"), 5)) for _ in range(60)]
         texts = [" ".join([*rng.choice(words, 6), word]) for _ in range(24) for word in ("good", "bad")]
         frame = pd.DataFrame({"text": texts, "label": ["praise", "blame"] * 24})
+        if task == "multilabel":
+            return frame.assign(labels=frame["label"] + ["", ";odd"] * 24).drop(columns="label")
         return frame if task == "classify" else frame[["text"]]
     if task == "tag":
         return toy_rows(48)
