@@ -181,7 +181,7 @@ def open_classifier(model: TextClassifier | SavedModel | str | Path) -> TextClas
         return TextClassifier.load(model, engine="onnx")
     if isinstance(model, SavedModel) and model.task == TextClassifier.task:
         return TextClassifier.from_saved(model)
-    if not isinstance(model, TextClassifier):
+    if not isinstance(model, TextClassifier) or model.task != TextClassifier.task:
         kind = f"a model for the task {model.task!r}" if isinstance(model, SavedModel) else f"a {type(model).__name__}"
         raise TypeError(f"Only classifiers of texts can be explained, but this is {kind}. Pass a TextClassifier or its folder.")
     model.predict_proba([])  # raises if it has learned nothing yet

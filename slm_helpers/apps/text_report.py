@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from slm_helpers.analysis.explain import explain_rows
 from slm_helpers.baselines.classification import TfidfClassifier
 from slm_helpers.data.checks import describe_problems
 from slm_helpers.metrics.classification import calibration_error, class_table, confusion_table, score_table
@@ -36,6 +37,7 @@ _CURVE_DRAWS = 3
 _FOLDS = 5
 _MANY_ROWS = 3_000  # from which on label errors are looked for by words alone, with a faster solver
 _LANGUAGE_TEXTS = 2000  # that are looked at
+_MOST_MISTAKES, _EXPLAINED_WORDS = 100, 5_000  # of test that are explained, and their words together: each is a text to read
 _NETWORK_SHARE = 0.6  # of the time
 
 
@@ -53,7 +55,7 @@ class Rival:
 
 @dataclass
 class TextReport:
-    """What came out; tables are DataFrames, and texts of the data stand in `rows_to_check` and `predictions` only."""
+    """What came out; tables are DataFrames, and texts of the data stand in `mistakes`, `rows_to_check` and `predictions`."""
 
     labels: list[str]
     rows: dict[str, int]
@@ -72,6 +74,7 @@ class TextReport:
     twice: float  # points of accuracy that twice the rows would add, if the curve goes on
     words: pd.DataFrame
     by_length: pd.DataFrame
+    mistakes: pd.DataFrame  # on test, the surest first: text, label, prediction, confidence and the words that count for the prediction
     rows_to_check: pd.DataFrame
     predictions: pd.DataFrame
     ordinal_error: float  # mean distance where labels are numbers, else NaN
@@ -125,6 +128,7 @@ def report_on_texts(
     predicted, confidence = chosen.predictions["test"], chosen.confidence
     correct = {"valid": chosen.predictions["valid"] == truth["valid"], "test": right[chosen.name]}
     abstention, advice = _abstention(confidence, correct)
+    predictions = parts["test"][["text", "label"]].assign(prediction=predicted, confidence=confidence["test"].round(4))
     return TextReport(
         labels=labels,
         rows={split: len(rows) for split, rows in parts.items()},
@@ -151,8 +155,9 @@ def report_on_texts(
         twice=_gain_of_twice(curve),
         words=_words_that_count(parts, C, seed),
         by_length=_by_length(parts["test"], correct["test"]),
+        mistakes=_mistakes(chosen.estimator, predictions),
         rows_to_check=find_label_errors(frame, seed=seed),
-        predictions=parts["test"][["text", "label"]].assign(prediction=predicted, confidence=confidence["test"].round(4)),
+        predictions=predictions,
         ordinal_error=_ordinal_error(truth["test"], predicted),
     )
 
@@ -312,6 +317,14 @@ def _by_length(test: pd.DataFrame, correct: np.ndarray) -> pd.DataFrame:
     found = table.agg(rows=("right", "size"), accuracy=("right", "mean"), least=("size", "min"), most=("size", "max"))
     found.insert(0, "words", [f"{least} to {most}" for least, most in zip(found["least"], found["most"], strict=True)])
     return found[["words", "rows", "accuracy"]].reset_index(drop=True)
+
+
+def _mistakes(model: TextClassifier, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the surest mistakes with the words that count for the prediction, as many as there is time to explain."""
+    wrong = predictions[predictions["label"] != predictions["prediction"]].sort_values("confidence", ascending=False, kind="stable")
+    words = wrong["text"].str.split().str.len().cumsum()
+    shown = wrong.head(max(1, min(_MOST_MISTAKES, int((words <= _EXPLAINED_WORDS).sum()))))
+    return shown.assign(words=explain_rows(model, shown.to_dict("records"), ".csv") if len(shown) else []).reset_index(drop=True)
 
 
 def find_label_errors(frame: pd.DataFrame, *, seed: int = 42) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The files of a text report: report.html, report.md, report.json, model/, predictions.csv and rows_to_check.csv."""
+"""The files of a text report: report.html, report.md, report.json, model/, predictions.csv, mistakes.csv and rows_to_check.csv."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_report(report: TextReport, out: str | Path, *, file: str, show_rows: b
         report: From `report_on_texts`.
         out: The folder; it is made, and files of an earlier report in it are replaced.
         file: What the data are called.
-        show_rows: Show texts of the data on the page. rows_to_check.csv and predictions.csv hold some in any case.
+        show_rows: Show texts of the data on the page. The three .csv files hold some in any case.
 
     Returns:
         What report.json holds.
@@ -35,7 +35,7 @@ def write_report(report: TextReport, out: str | Path, *, file: str, show_rows: b
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     report.chosen.estimator.save(out / "model", weights_dtype="float16", sources=[file])
-    for name in ("predictions", "rows_to_check"):
+    for name in ("predictions", "mistakes", "rows_to_check"):
         with atomic_write(out / f"{name}.csv") as stream:
             getattr(report, name).to_csv(stream, index=False)
     found = _as_json(report, file, model_bytes(out / "model"))
@@ -71,7 +71,7 @@ def _as_json(report: TextReport, file: str, size: int) -> dict[str, Any]:
         "points_from_twice_the_rows": report.twice,
         "rows_to_check": len(report.rows_to_check),
         "warnings": report.warnings,
-        "files": {name: name for name in ("report.html", "report.md", "model", "predictions.csv", "rows_to_check.csv")},
+        "files": {name: name for name in ("report.html", "report.md", "model", "predictions.csv", "mistakes.csv", "rows_to_check.csv")},
     }
     return rounded(value)
 
@@ -109,6 +109,12 @@ def _as_markdown(report: TextReport, found: dict[str, Any], show_rows: bool) -> 
     if show_rows and len(report.rows_to_check):
         shown = report.rows_to_check.head(_SHOWN_ROWS).assign(text=lambda t: t["text"].str.slice(0, 160))
         check += "\n\n" + markdown_table(shown[["row", "label", "suggested", "text"]])
+    mistakes = f"The {len(report.mistakes)} surest mistakes, each with the words that count for its prediction, stand in mistakes.csv."
+    if not len(report.mistakes):
+        mistakes = "There is no mistake on test."
+    elif show_rows:
+        shown = report.mistakes.head(_SHOWN_ROWS).assign(text=lambda t: t["text"].str.slice(0, 160))
+        mistakes += "\n\n" + markdown_table(shown)
     ordinal = "" if math.isnan(report.ordinal_error) else f"\n\nLabels are numbers; the mean distance is {report.ordinal_error:.2f}."
     return f"""# Report on {markdown_cell(found["data"]["file"])}
 
@@ -139,6 +145,8 @@ flattered. The accuracy of {chosen} minus that of the others, in points, paired:
 ## Mistakes
 
 {markdown_table(_worst(report.confusion))}
+
+{mistakes}
 
 Accuracy by length of the text, in words:
 

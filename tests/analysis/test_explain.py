@@ -266,3 +266,10 @@ def test_a_column_explanation_is_not_overwritten(folder, tmp_path, capsys):
     arguments = ["predict", "--model", str(folder), "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "o.csv")]
     assert main(arguments) == 0
     assert main([*arguments, "--explain"]) == 2 and "has a column 'explanation' already" in capsys.readouterr().err
+
+
+def test_a_classifier_of_several_labels_is_refused():
+    from slm_helpers import MultiLabelClassifier
+
+    with pytest.raises(TypeError, match="Only classifiers of texts can be explained, but this is a MultiLabelClassifier"):
+        explain(MultiLabelClassifier(base=None), "a text")

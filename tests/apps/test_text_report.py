@@ -95,6 +95,9 @@ def test_the_command_writes_files_that_agree_and_repeat(tmp_path, capsys):
     assert (
         printed["verdict"].split(" (")[0] in page and "<script" not in page and "javascript:alert" not in re.findall(r'href="([^"]*)', page)
     )
+    wrong = pd.read_csv(tmp_path / "a" / "mistakes.csv", keep_default_na=False)
+    assert (wrong["label"] != wrong["prediction"]).all() and wrong["confidence"].is_monotonic_decreasing
+    assert all(re.fullmatch(r"(\S+:[+-]\d\.\d{3} ?)+", words) for words in wrong["words"])
     assert page.count("<img alt=") == 4 and len(page) < 2_000_000
     # The model predicts what the report has predicted.
     rows = pd.read_csv(tmp_path / "a" / "predictions.csv")
