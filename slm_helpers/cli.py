@@ -254,6 +254,9 @@ def _build_parser() -> argparse.ArgumentParser:
     bundle.add_argument("--out", type=Path, required=True, metavar="DIR")
     bundle.add_argument("--wheels", type=Path, metavar="DIR", help="wheels for requirements.lock (default: pip downloads them)")
     bundle.add_argument("--zip", action="store_true", help="pack it as DIR.zip")
+    quiz = parts.add_parser("quiz", help="ten questions on a notebook as a page; answers unfold")
+    quiz.add_argument("notebook", metavar="NN")
+    quiz.add_argument("--out", type=Path, required=True, metavar="FILE", help="with the ending .html")
     parts.add_parser("door", help="is this machine ready for the workshop: one line")
     workshop.set_defaults(run=_workshop)
 
@@ -625,6 +628,10 @@ def _workshop(options: argparse.Namespace) -> int:
         from slm_helpers.apps.workshop_bundle import write_bundle
 
         _show(f"{write_bundle(options.out, wheels=options.wheels, archive=options.zip, say=_say)} is ready; start.sh or start.bat begins.")
+    elif options.part == "quiz":
+        from slm_helpers.apps.workshop_quiz import write_quiz
+
+        _show(f"{write_quiz(options.notebook, options.out)} questions in {options.out}.")
     else:
         return _door()
     return 0
