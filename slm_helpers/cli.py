@@ -629,7 +629,7 @@ def _workshop(options: argparse.Namespace) -> int:
 
         _show(f"{write_bundle(options.out, wheels=options.wheels, archive=options.zip, say=_say)} is ready; start.sh or start.bat begins.")
     elif options.part == "quiz":
-        from slm_helpers.apps.workshop_quiz import write_quiz
+        from slm_helpers.reports.quiz_page import write_quiz
 
         _show(f"{write_quiz(options.notebook, options.out)} questions in {options.out}.")
     else:

@@ -3,8 +3,9 @@
 import re
 
 from slm_helpers._paths import NOTEBOOKS_DIR
-from slm_helpers.apps.workshop_quiz import read_quiz, write_quiz
+from slm_helpers.apps.workshop_quiz import read_quiz
 from slm_helpers.cli import main
+from slm_helpers.reports.quiz_page import write_quiz
 
 import pytest
 
