@@ -20,7 +20,7 @@ import pandas as pd
 
 SCORES = "scores"  # folder of the score files, beside the notebooks
 _EXERCISE = re.compile(r"(?m)^(?:> )?\*\*Exercise (\d+)")
-_SECTION = re.compile(r"(?m)^## Exercise (\d+)")
+_SECTION = re.compile(r"(?m)^## Exercises? (\d+)(?: and (\d+))?")
 
 
 @dataclass
@@ -46,22 +46,26 @@ def read_exercises(solution: Path, *, full_size: bool = True) -> tuple[list[str]
     """Return the code of a solution before its first exercise, and its exercises.
 
     Args:
-        solution: A notebook with a section "## Exercise N" for each.
+        solution: A notebook with a section "## Exercise N" for each, or "## Exercises N and M" for two, which share its code and checks.
         full_size: Take the assertions too that hold at full size only.
     """
     setup: list[str] = []
     exercises: list[Exercise] = []
+    current: list[Exercise] = []
     for cell in json.loads(solution.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            exercises += [Exercise(int(number)) for number in _SECTION.findall(source)]
+            for numbers in _SECTION.findall(source):
+                current = [Exercise(int(number)) for number in numbers if number]
+                exercises += current
         elif cell["cell_type"] == "code" and not exercises:
             setup.append(source)
         elif cell["cell_type"] == "code":
             code, checks = _split_checks(source)
-            exercises[-1].code.append(code)
-            if full_size or "full-size" not in cell["metadata"].get("tags", []):
-                exercises[-1].checks += checks
+            for exercise in current:
+                exercise.code.append(code)
+                if full_size or "full-size" not in cell["metadata"].get("tags", []):
+                    exercise.checks += checks
     imports = [line for source in setup for line in _imports(source)]
     for exercise in exercises:
         made = list(dict.fromkeys(name for source in exercise.code for name in _assigned(source)))
