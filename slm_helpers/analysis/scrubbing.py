@@ -1,12 +1,12 @@
 """Find names, numbers and addresses in texts and put placeholders in their place; nothing is replaced without a row that says so.
 
-Patterns find what has a form (addresses of mail and web, telephone and card numbers, streets); a tagger finds names. Neither finds
-everything: notebook 23 measures how much is missed.
+Patterns find what has a form (`slm_helpers.text.personal_data`, and here web and street addresses, dates and codes); a tagger finds
+names. Neither finds everything: notebook 23 measures how much is missed.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,33 +15,32 @@ from typing import Any, Protocol
 from slm_helpers._checks import check_choice
 from slm_helpers.data.files import atomic_write, check_writable, read_rows
 from slm_helpers.data.schema import find_columns
+from slm_helpers.text.personal_data import KINDS as PERSONAL
+from slm_helpers.text.personal_data import find_personal_data
 from slm_helpers.text.words import split_words
 
 import numpy as np
 import pandas as pd
 
-NAMES = {"PER": "PERSON", "LOC": "PLACE", "ORG": "ORGANISATION"}  # types of the bundled entities that can point at a person
+NAMES = {"PER": "person", "LOC": "place", "ORG": "organisation"}  # types of the bundled entities that can point at a person
 _STREET = r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Square|Court|Place|Terrace|Close|Boulevard|Blvd|Way|Row|Hill|Quay)"
 _LINK = r"[^\s<>\"')]*[^\s<>\"').,;:!?]"
 _MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)[a-z]*"
-# Tried in this order: what an earlier one has found is not looked at again, so that the digits of a card are no telephone number.
+# Besides those of `find_personal_data`, in this order: what an earlier one has found is not looked at again. A number that is replaced
+# in vain costs little here, so these ask for less: a telephone number may lack its area code, and any four digits may be a code.
 PATTERNS: dict[str, re.Pattern] = {
-    "EMAIL": re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"),
-    "URL": re.compile(rf"(?:(?:https?://|www\.){_LINK}|\b(?:[\w-]+\.)+(?:com|org|net|info|io|eu|uk|de|es|example)\b(?:/{_LINK})?)"),
-    "IBAN": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
-    "CARD": re.compile(r"\b\d(?:[ -]?\d){12,18}\b"),
-    "IP": re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b"),
-    "DATE": re.compile(
+    "web address": re.compile(rf"(?:https?://|www\.){_LINK}|\b(?:[\w-]+\.)+(?:com|org|net|info|io|eu|uk|de|es|example)\b(?:/{_LINK})?"),
+    "date": re.compile(
         rf"\b(?:\d{{4}}-\d{{2}}-\d{{2}}|\d{{1,2}}[/.]\d{{1,2}}[/.]\d{{2,4}}|\d{{1,2}} {_MONTH} \d{{4}}|{_MONTH} \d{{1,2}}, \d{{4}})\b"
     ),
-    "PHONE": re.compile(r"(?<![\w.])(?:\+\d{1,3}[ -]?)?(?:\(\d{1,5}\)[ -]?)?\d{2,5}(?:[ -]\d{2,5}){1,4}\b|(?<![\w.])\+?\d{9,13}\b"),
-    "ADDRESS": re.compile(rf"\b\d{{1,4}}[a-z]?,? (?:[A-Z][\w']+ ){{1,3}}{_STREET}\b\.?"),
-    "POSTCODE": re.compile(r"\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b"),
-    "NUMBER": re.compile(r"(?<![\w.,])[A-Z]{0,3}-?\d{4,}(?!\d*[.,]\d)\b"),  # codes, accounts, years: four digits and more
+    "street address": re.compile(rf"\b\d{{1,4}}[a-z]?,? (?:[A-Z][\w']+ ){{1,3}}{_STREET}\b\.?"),
+    "postcode": re.compile(r"\b[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\b"),
+    "telephone number": re.compile(r"(?<![\w.,-])\d{3}[ -]\d{4}(?![\w-])"),
+    "number": re.compile(r"(?<![\w.,])(?:[A-Z]{1,3}-?)?\d{4,}(?![.,]?\d)"),
 }
-KINDS = (*PATTERNS, *NAMES.values())
-_TOKEN = re.compile(
-    r"\b(?:Mrs?|Ms|Dr|St|Prof|Rev|Capt|Lt|Sgt|Ltd|Inc|Co|Jr|Sr)\.(?=\s|$)|\b(?:[^\W\d_]\.)+(?!\w)"  # titles and initials keep their full stop
+KINDS = (*dict.fromkeys((*PERSONAL, *PATTERNS)), *NAMES.values())
+_TOKEN = re.compile(  # titles and initials keep their full stop
+    r"\b(?:Mrs?|Ms|Dr|St|Prof|Rev|Capt|Lt|Sgt|Ltd|Inc|Co|Jr|Sr)\.(?=\s|$)|\b(?:[^\W\d_]\.)+(?!\w)"
     r"|\d+(?:[.,:]\d+)+|['’]s\b|[^\W_]+(?:(?!['’]s\b)[-'’&][^\W_]+)*|\S"
 )
 _COLUMNS = ["row", "start", "end", "kind", "text", "replacement"]
@@ -72,7 +71,7 @@ class Scrubbed:
 
 
 def scrub(texts: Iterable[str], *, tagger: Tagger | None = None, names: bool = True, kinds: Sequence[str] = KINDS) -> Scrubbed:
-    """Replace names, numbers and addresses in texts by placeholders such as [PERSON 1]; equal ones in a text get equal numbers.
+    """Replace names, numbers and addresses in texts by placeholders such as [person 1]; equal ones in a text get equal numbers.
 
     Args:
         texts: Strings; an empty one stays empty.
@@ -86,15 +85,17 @@ def scrub(texts: Iterable[str], *, tagger: Tagger | None = None, names: bool = T
 
     Example:
         >>> scrub(["Write to ada@mail.example or call 555 0134."], names=False).texts
-        ['Write to [EMAIL 1] or call [PHONE 1].']
+        ['Write to [e-mail address 1] or call [telephone number 1].']
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
     for kind in kinds:
         check_choice(KINDS, kind=kind)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise TypeError(f"Text {number} is {str(text)[:40]!r} ({type(text).__name__}), but only strings can be scrubbed. Use str(text).")
-    found = [list(find_patterns(text, kinds=kinds)) for text in texts]
+            raise TypeError(
+                f"Text {number} is {str(text)[:40]!r} ({type(text).__name__}), but only strings can be scrubbed. Use str(text)."
+            )
+    found = [find_patterns(text, kinds=kinds) for text in texts]
     if names and set(kinds) & set(NAMES.values()):
         for spans, more in zip(found, find_names(texts, tagger or name_tagger()), strict=True):
             spans += [span for span in more if span[2] in kinds and all(span[1] <= start or span[0] >= end for start, end, _ in spans)]
@@ -104,23 +105,19 @@ def scrub(texts: Iterable[str], *, tagger: Tagger | None = None, names: bool = T
         scrubbed.append(clean)
         rows += [(number, *each) for each in replaced]
     replaced = pd.DataFrame(rows, columns=_COLUMNS)
-    return Scrubbed(scrubbed, replaced, _counts(replaced, kinds if names else [kind for kind in kinds if kind in PATTERNS]))
+    return Scrubbed(scrubbed, replaced, _counts(replaced, [kind for kind in kinds if names or kind not in NAMES.values()]))
 
 
-def find_patterns(text: str, *, kinds: Sequence[str] = KINDS) -> Iterator[tuple[int, int, str]]:
-    """Yield (start, end, kind) of what has the form of a mail address, a number and so on; spans do not overlap.
+def find_patterns(text: str, *, kinds: Sequence[str] = KINDS) -> list[tuple[int, int, str]]:
+    """Return (start, end, kind) of what has the form of a mail address, a number and so on; spans do not overlap.
 
     All patterns are tried, whatever `kinds` are asked for, so that leaving one out gives its text to no other.
     """
-    taken: list[tuple[int, int]] = []
+    found = [(finding.start, finding.end, finding.kind) for finding in find_personal_data(text)]
     for kind, pattern in PATTERNS.items():
-        for match in pattern.finditer(text):
-            start, end = match.span()
-            if any(start < stop and end > begin for begin, stop in taken) or not _CHECKS.get(kind, bool)(match.group()):
-                continue
-            taken.append((start, end))
-            if kind in kinds:
-                yield start, end, kind
+        spans = [match.span() for match in pattern.finditer(text)]
+        found += [(*span, kind) for span in spans if all(span[1] <= start or span[0] >= end for start, end, _ in found)]
+    return [span for span in found if span[2] in kinds]
 
 
 def find_names(texts: Sequence[str], tagger: Tagger) -> list[list[tuple[int, int, str]]]:
@@ -210,7 +207,9 @@ def scrub_file(
         raise ValueError(f"{broken.where}: {broken.problem} Repair the row, or leave it out: a row that is not understood is not scrubbed.")
     name = find_columns(rows[0].column_names(), {"text": column} if column else {}, task="lm", where=str(source))["text"]
     if name not in dict(rows[0]):
-        raise ValueError(f"{source}: the column {name} lies inside another one, which would be written unscrubbed. Make it a column of its own.")
+        raise ValueError(
+            f"{source}: the column {name} lies inside another one, which would be written unscrubbed. Make it a column of its own."
+        )
     texts = ["" if row.get(name) is None else str(row[name]) for row in rows]
     result = scrub(texts, tagger=tagger, names=names)
     listed = result.replaced.assign(row=result.replaced["row"] + 1)  # rows of a file are counted from 1
@@ -247,20 +246,3 @@ def _write(rows: Sequence[dict[str, Any]], target: Path) -> None:
         else:
             separator = "," if target.suffix.lower() == ".csv" else "\t"
             file.write(pd.DataFrame(rows, dtype=object).to_csv(index=False, sep=separator, lineterminator="\n"))
-
-
-def _is_card(text: str) -> bool:
-    """Whether the digits pass Luhn's test: from the right every second one is doubled, and its digits summed."""
-    digits = [int(sign) for sign in text if sign.isdigit()]
-    return sum(sum(divmod(2 * digit, 10)) if number % 2 else digit for number, digit in enumerate(digits[::-1])) % 10 == 0
-
-
-def _is_phone(text: str) -> bool:
-    return 7 <= sum(sign.isdigit() for sign in text) <= 15
-
-
-def _is_ip(text: str) -> bool:
-    return all(int(part) < 256 for part in text.split("."))
-
-
-_CHECKS: dict[str, Callable[[str], bool]] = {"CARD": _is_card, "PHONE": _is_phone, "IP": _is_ip}
