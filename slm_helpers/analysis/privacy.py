@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from slm_helpers._checks import check_choice
 from slm_helpers.metrics.intervals import interval_table, resample
-from slm_helpers.metrics.ranking import auc
 
 import numpy as np
 import pandas as pd
@@ -90,17 +89,22 @@ def attack_table(members: np.ndarray, scores: np.ndarray, *, num_samples: int = 
     Returns:
         Columns metric, value, ci_low, ci_high.
     """
-    members, scores = np.atleast_2d(members), np.atleast_2d(scores)
+    members, scores = np.atleast_2d(members).astype(bool), np.atleast_2d(scores)
+    order = np.argsort(-scores.ravel(), kind="stable")  # once: a draw changes how often a row counts, not where it stands
+    truth, rows = members.ravel()[order], np.tile(np.arange(members.shape[1]), len(members))[order]
+    ends = np.flatnonzero(np.append(np.diff(scores.ravel()[order]) < 0, True))  # the last of each run of equal scores
 
-    def measure(rows: np.ndarray) -> list[float]:
-        truth, found = members[:, rows].ravel(), scores[:, rows].ravel()
-        return [auc(truth.astype(int), found), *true_positive_rates(truth, found)]
+    def measure(drawn: np.ndarray) -> list[float]:
+        counts = drawn[rows]
+        hits, false = np.cumsum(counts * truth)[ends], np.cumsum(counts * ~truth)[ends]
+        area = (np.diff(false, prepend=0) * (hits - np.diff(hits, prepend=0) / 2)).sum() / (hits[-1] * false[-1])
+        last = np.searchsorted(false, np.array(FALSE_POSITIVE_RATES) * false[-1], side="right")
+        return [area, *(np.append(0, hits)[last] / hits[-1])]
 
     names = ["auc", *(f"tpr at {100 * rate:g} % fpr" for rate in FALSE_POSITIVE_RATES)]
-    everything = np.arange(members.shape[1])
-    draws = resample(np.ones(len(everything)), num_samples=num_samples, seed=seed)
-    samples = [measure(np.repeat(everything, drawn)) for drawn in draws]
-    return interval_table(names, measure(everything), samples, level=level)
+    ones = np.ones(members.shape[1], dtype="int64")
+    samples = [measure(drawn) for drawn in resample(ones, num_samples=num_samples, seed=seed)]
+    return interval_table(names, measure(ones), samples, level=level)
 
 
 def true_positive_rates(members: Sequence[bool], scores: Sequence[float], rates: Sequence[float] = FALSE_POSITIVE_RATES) -> list[float]:
