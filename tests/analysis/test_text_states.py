@@ -1,8 +1,8 @@
 """Texts as vectors: padding and company change nothing, and scaling looks at public texts alone."""
 
+from slm_helpers._paths import PRETRAINED_DIR
 from slm_helpers.analysis.text_states import PublicScaling, mean_states
 from slm_helpers.deploy.engine import open_saved
-from slm_helpers._paths import PRETRAINED_DIR
 
 import numpy as np
 import pytest
