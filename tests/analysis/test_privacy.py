@@ -1,5 +1,7 @@
 """Exposure, membership inference and the bound on epsilon, on numbers that can be worked out."""
 
+import importlib.util
+
 from slm_helpers.analysis.privacy import (
     attack_table,
     epsilon_lower_bound,
@@ -98,3 +100,17 @@ def test_bad_shapes_and_too_few_models_are_refused():
     with pytest.raises(ValueError, match="three models"):
         membership_scores(np.zeros((4, 3)), np.tile([[1], [1], [0], [0]], (1, 3)).astype(bool))
     assert logit_confidence(np.array([0.5]))[0] == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_privacy") is None, reason="jax-privacy is not installed; it is a rival to check by")
+def test_rates_agree_with_jax_privacy():
+    from jax_privacy.auditing import CanaryScoreAuditor
+
+    rng = np.random.default_rng(5)
+    members = rng.random(4000) < 0.5
+    scores = rng.normal(size=4000) + 1.2 * members
+    auditor = CanaryScoreAuditor(scores[members], scores[~members])
+    found = attack_table(members[None], scores[None], num_samples=2).set_index("metric")["value"]
+    # Its curve is the convex hull: an attacker may draw lots between two thresholds. So it is above ours, and not by much.
+    assert 0 <= auditor.attack_auroc() - found["auc"] < 0.005
+    assert 0 <= float(auditor.tpr_at_given_fpr(0.01)) - found["tpr at 1 % fpr"] < 0.02

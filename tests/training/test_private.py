@@ -117,9 +117,9 @@ def test_clip_factors():
 def test_noise_agrees_with_jax_privacy():
     from jax_privacy import accounting
 
-    event = {"batch_selection_event" if False else "noise_multipliers": 1.0}
-    del event
-    accountant = accounting.analysis.DpsgdTrainingAccountant(dp_accountant_config=accounting.accountants.PldAccountantConfig(1e-4))
+    accountant = accounting.analysis.DpsgdTrainingAccountant(
+        dp_accountant_config=accounting.accountants.PldAccountantConfig(value_discretization_interval=1e-4)
+    )
     parameters = accounting.analysis.DpParams(noise_multipliers=1.0, batch_size=10, num_samples=1000, delta=1e-5)
     epsilon = accountant.compute_epsilon(dp_params=parameters, num_updates=1000)
     assert dp_epsilon(1.0, sample_rate=0.01, num_steps=1000, delta=1e-5) == pytest.approx(epsilon, rel=0.01)
