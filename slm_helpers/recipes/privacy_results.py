@@ -40,11 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="*", choices=tuple(RATES), default=tuple(RATES))
     parser.add_argument("--seeds", nargs="*", type=int, default=[42])
+    parser.add_argument("--epsilons", nargs="*", type=float, default=EPSILONS)
     options = parser.parse_args(arguments)
     task = Topics()
     for method in options.methods:
         for seed in options.seeds:
-            for epsilon in EPSILONS:
+            for epsilon in options.epsilons:
                 measure(task, method, epsilon, seed)
 
 

@@ -203,7 +203,7 @@ def fit_rows(
             rate = learning_rate[name] if isinstance(learning_rate, dict) else learning_rate
             weights[name] = weights[name] - np.float32(rate * (1 - (step - 1) / num_steps)) * change
         if on_step is not None:
-            on_step(step, weights)
+            on_step(step, dict(weights))  # a copy: it can be kept
     return weights
 
 

@@ -104,3 +104,12 @@ def test_training_learns_a_row_and_noise_keeps_it_from_being_learned():
 def test_noise_without_clipping_is_refused():
     with pytest.raises(ValueError, match="clip_norm"):
         fit_rows(new_language_model(5, **SIZES), np.ones((2, 3), int), sample_rate=0.5, num_steps=1, noise_multiplier=1.0)
+
+
+def test_weights_seen_on_the_way_stay_as_they_were():
+    rows, kept = np.tile([[1, 2, 3, 4]], (8, 1)), {}
+    start = new_language_model(6, **SIZES)
+    last = fit_rows(start, rows, sample_rate=1.0, num_steps=3, on_step=kept.__setitem__)
+    assert sorted(kept) == [1, 2, 3]
+    np.testing.assert_array_equal(kept[3]["output"], last["output"])
+    assert not np.allclose(kept[1]["output"], last["output"])
