@@ -87,8 +87,9 @@ def test_every_solution_has_its_page():
     assert len(NOTEBOOKS) >= 2
 
 
-def test_readme_names_every_page_and_only_real_ones():
-    readme = (REPO / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_readme_names_every_page_and_only_real_ones(name: str):
+    readme = (REPO / name).read_text(encoding="utf-8")
     named = set(re.findall(r"\(notebooks/(\d\d_\w+)\.ipynb\)", readme))
     assert named == {p.stem for p in NOTEBOOKS if p.parent.name == "notebooks"}
 
@@ -104,7 +105,9 @@ def relative_links(path: Path) -> list[str]:
     return [link for link in links if not re.match(r"[a-z]+:|#|attachment:", link)]
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, REPO / "README.md", REPO / "data" / "README.md"], ids=lambda p: str(p.relative_to(REPO)))
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *REPO.glob("README*.md"), REPO / "data" / "README.md"], ids=lambda p: str(p.relative_to(REPO))
+)
 def test_no_relative_link_is_dead(path: Path):
     dead = [link for link in relative_links(path) if not (path.parent / link.split("#")[0]).exists()]
     assert dead == []
