@@ -49,6 +49,7 @@ _PUBLIC = {
     "load_dataset": "data.loading",
     "load_model": "tasks",
     "load_pretrained": "models.saved",
+    "scrub": "analysis.scrubbing",
     "skipped_rows": "data.loading",
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -231,6 +231,17 @@ def _build_parser() -> argparse.ArgumentParser:
     export.add_argument("--out", required=True, metavar="FILE", help="with the ending .onnx or .html")
     export.set_defaults(run=_export)
 
+    scrub = commands.add_parser("scrub", help="replace names, numbers and addresses in a file by placeholders")
+    scrub.add_argument("--data", required=True, metavar="FILE", help="a file with texts")
+    scrub.add_argument("--text", metavar="COLUMN", help="column of the texts, or its number; other columns are copied as they are")
+    scrub.add_argument("--out", required=True, metavar="FILE", help=".csv, .tsv or .jsonl; what was replaced is listed beside it")
+    scrub.add_argument("--model", metavar="DIR", help="a tagger that finds names (default: a linear one, of the bundled entities)")
+    scrub.add_argument("--no-names", action="store_true", help="patterns alone")
+    scrub.add_argument("--show-originals", action="store_true", help="list what was replaced in clear; the list is then personal, too")
+    scrub.add_argument("--encoding", default="utf-8")
+    scrub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    scrub.set_defaults(run=_scrub)
+
     serve = commands.add_parser("serve", help="answer requests to a model over HTTP, on this machine alone")
     serve.add_argument("--model", required=True, metavar="DIR", help="a model folder or the name of a pretrained model")
     serve.add_argument("--port", type=int, default=8000, help="of the loopback address (default 8000; 0: a free one)")
@@ -595,6 +606,39 @@ def _export(options: argparse.Namespace) -> int:
         from slm_helpers.deploy.export import export_onnx as export
     for path in export(model_folder(options.model), options.out):
         _show(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def _scrub(options: argparse.Namespace) -> int:
+    from slm_helpers.analysis.scrubbing import scrub_file
+
+    tagger = None
+    if options.model is not None:
+        if options.no_names:
+            raise ValueError("--no-names looks for no names and needs no tagger. Leave out --model, or --no-names.")
+        from slm_helpers.tasks.io import open_estimator
+
+        tagger = open_estimator(options.model)
+        if tagger.task != "tag":
+            raise ValueError(f"{options.model} holds a model for the task {tagger.task}, but names are found by one for the task tag.")
+    found = scrub_file(
+        options.data,
+        options.out,
+        column=options.text,
+        tagger=tagger,
+        names=not options.no_names,
+        show_originals=options.show_originals,
+        reading={"encoding": options.encoding},
+    )
+    if options.json:
+        _print_json(found)
+        return 0
+    counts = [f"{count:,} {kind}" for kind, count in found["replaced"].items() if count]
+    _show(f"{found['texts_changed']:,} of {found['rows']:,} texts changed: {', '.join(counts) or 'nothing found'}")
+    _show(f"{options.out}; what was replaced: {found['list']}")
+    if found["without_text"]:
+        _say(f"{found['without_text']:,} rows have no text; they are kept as they are")
+    _say("A pattern or tagger misses some: read a sample before you share the file. Other columns were not looked at.")
     return 0
 
 

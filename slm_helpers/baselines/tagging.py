@@ -21,6 +21,7 @@ class LinearTagger(BaseEstimator):
 
     Args:
         C: Inverse strength of the regularisation.
+        outside_bias: Taken from the score of "O": above 0 more names are found, rightly and wrongly.
         seed: Of the solver.
 
     Attributes:
@@ -28,8 +29,8 @@ class LinearTagger(BaseEstimator):
         classifier_: The fitted support vector machine.
     """
 
-    def __init__(self, *, C: float = 0.2, seed: int = 42):
-        self.C, self.seed = C, seed
+    def __init__(self, *, C: float = 0.2, outside_bias: float = 0.0, seed: int = 42):
+        self.C, self.outside_bias, self.seed = C, outside_bias, seed
 
     def fit(self, sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]]) -> "LinearTagger":
         """Learn from sentences (lists of words) and as many IOB2 tags."""
@@ -51,6 +52,7 @@ class LinearTagger(BaseEstimator):
             margins = np.stack([-margins, margins], axis=1)
         scores = np.full((len(margins), len(self.labels_)), _MISSING)
         scores[:, self.classifier_.classes_] = margins
+        scores[:, 0] -= self.outside_bias
         ends = np.cumsum([len(words) for words in sentences])
         return [[self.labels_[code] for code in row] for row in legal_tags(np.split(scores, ends[:-1]), self.labels_)]
 
