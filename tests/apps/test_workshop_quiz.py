@@ -23,8 +23,10 @@ def test_notes_have_their_parts_and_ten_questions(path):
     assert all(len(set(question.options)) == len(question.options) == 3 for question in questions)
 
 
-def test_the_foundations_have_notes():
-    assert {path.stem for path in NOTES} >= {"00", "01", "02", "03", "04", "05"}
+def test_every_notebook_has_notes_and_leads_to_them():
+    notebooks = {path.stem[:2]: path for path in NOTEBOOKS_DIR.glob("[0-9][0-9]_*.ipynb")}
+    assert {path.stem for path in NOTES} == set(notebooks)
+    assert all(f"(workshop/{number}.md)" in path.read_text(encoding="utf-8") for number, path in notebooks.items())
 
 
 def test_the_letter_of_an_answer_is_that_of_the_right_option(tmp_path):
