@@ -242,8 +242,8 @@ def _mathml(latex: str, display: str) -> str:
 
 
 def _link_reports(markup: str) -> str:
-    """Let links to other notebooks lead to their reports; solutions have none, so these links become text."""
-    markup = re.sub(r'<a href="[^"]*solutions/[^"]*\.ipynb[^"]*"[^>]*>(.*?)</a>', r"\1", markup, flags=re.DOTALL)
+    """Let links to other notebooks lead to their reports; solutions and leader's notes have none, so these links become text."""
+    markup = re.sub(r'<a href="[^"]*(?:solutions/[^"]*\.ipynb|workshop/\d\d\.md)[^"]*"[^>]*>(.*?)</a>', r"\1", markup, flags=re.DOTALL)
     markup = markup.replace('href="../README.md#notebooks"', 'href="index.html"')
     return re.sub(r'href="(?:\.\./|\./|notebooks/)*(\d\d_\w+)\.ipynb([^"]*)"', r'href="\1.html\2"', markup)
 
