@@ -99,7 +99,8 @@ def test_table_styles_stay_and_other_styles_go():
 
 
 def test_links_to_notebooks_lead_to_their_reports():
-    prose = "[03](03_pretraining.ipynb#4-the-update-rule), [04](../notebooks/04_finetuning.ipynb), [answers](solutions/00_quickstart.ipynb), [notes](workshop/03.md)"
+    prose = "[03](03_pretraining.ipynb#4-the-update-rule), [04](../notebooks/04_finetuning.ipynb), "
+    prose += "[answers](solutions/00_quickstart.ipynb), [notes](workshop/03.md)"
     page = markdown_to_html(prose)
     assert 'href="03_pretraining.html#4-the-update-rule"' in page and 'href="04_finetuning.html"' in page
     assert "answers" in page and "solutions" not in page and "notes" in page and "workshop" not in page
