@@ -67,8 +67,8 @@ def name_cell(value: Any, row: Row | dict) -> str:
     if isinstance(value, list | tuple):
         if len(value) != 1:
             raise ValueError(
-                f"{len(value)} labels ({', '.join(map(str, value[:4]))}), but each text has one label here; several labels a text are not "
-                "supported. Keep one of them, or make a file with a yes/no column for each label and train one model for each."
+                f"{len(value)} labels ({', '.join(map(str, value[:4]))}), but each text has one label here. Keep one of them, "
+                "or take the task multilabel, which gives a text any number of labels: slm finetune multilabel, slm report --task multilabel."
             )
         value = value[0]
     if not isinstance(value, str | int | float | bool | Decimal):

@@ -97,10 +97,11 @@ def _with_several(guess: Guess, rows: Sequence[Row], found: Mapping[str, str]) -
     """Return the guess, for several labels a text if many cells of the class hold a list, or a row of values that stand alone elsewhere."""
     if guess.task != "classify":
         return guess
-    cells = [labels_cell(value, row) for row in rows if (value := row.get(found["label"])) is not None and value == value and value != ""]
-    labels = [cell.split(LABELS_SEPARATOR) for cell in cells]
+    cells = [(value, row) for row in rows if (value := row.get(found["label"])) is not None and value == value and value != ""]
+    labels = [labels_cell(value, row).split(LABELS_SEPARATOR) for value, row in cells]
     alone = {names[0] for names in labels if len(names) == 1}
-    several = sum(len(names) > 1 and alone.issuperset(names) for names in labels)
+    lists = [isinstance(value, list) or str(value).lstrip().startswith("[") for value, _ in cells]
+    several = sum(len(names) > 1 and (is_list or alone.issuperset(names)) for names, is_list in zip(labels, lists, strict=True))
     if several < max(1, _SEVERAL * len(cells)):
         return guess
     columns = {"labels" if ours == "label" else ours: theirs for ours, theirs in ({"label": found["label"]} | guess.columns).items()}

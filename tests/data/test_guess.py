@@ -96,3 +96,11 @@ def test_a_comma_within_a_label_is_not_several(tmp_path):
     labels = ["Bonn, Germany", "Oslo, Norway"] * 10
     path = write(tmp_path, table("text,label", [f"a text of some words {i}" for i in range(20)], [f'"{label}"' for label in labels]))
     assert guess_columns(path, {}).task == "classify"
+
+
+def test_a_list_of_labels_is_several_even_where_none_stands_alone(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": f"a text of words {i}", "label": ["bad", "trip"]}) + "\n" for i in range(9)), encoding="utf-8"
+    )
+    assert (guess_columns(path, {}).task, guess_columns(path, {}).columns) == ("multilabel", {"labels": "label"})
