@@ -68,7 +68,7 @@ def name_cell(value: Any, row: Row | dict) -> str:
         if len(value) != 1:
             raise ValueError(
                 f"{len(value)} labels ({', '.join(map(str, value[:4]))}), but each text has one label here. Keep one of them, "
-                "or take the task multilabel, which gives a text any number of labels: slm finetune multilabel, slm report --task multilabel."
+                "or take the task multilabel, which gives a text any number: slm finetune multilabel, slm report --task multilabel."
             )
         value = value[0]
     if not isinstance(value, str | int | float | bool | Decimal):
